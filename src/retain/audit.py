@@ -1,0 +1,99 @@
+"""`verify`: everything derived again from the journal, and compared with what is kept."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retain.algebra import quantize
+from retain.caches import cached_mind
+from retain.errors import Damaged, InputError, RetainError
+from retain.projection import derived_state
+from retain.session import Session
+from retain.values import Progress, Verification
+
+__all__ = ["verify"]
+
+# Features computed on another machine may differ in the last bits of a convolution.
+_SAME = 0.9999
+
+
+def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verification:
+    """See `Classifier.verify`."""
+    started = time.perf_counter()
+    store = session.store
+    problems, notes = store.check()
+    digest, images = "", 0
+    try:
+        session.load_extractor()
+    except RetainError as error:
+        problems.append(str(error))
+    try:
+        derived = derived_state(store)
+        digest, images = derived.statistics.digest, len(derived.samples)
+        if session.state.statistics.digest != digest:
+            problems.append(
+                "the cached sums are not those of the members; delete versions/statistics."
+                "safetensors, they are rebuilt"
+            )
+        cached = cached_mind(store)
+        if cached is not None and cached.head != derived.mind.head:
+            if (
+                cached.head is not None
+                and derived.mind.head is not None
+                and cached.head.classes == derived.mind.head.classes
+                and np.allclose(cached.head.weights, derived.mind.head.weights, atol=1e-6)
+            ):
+                notes.append(
+                    "the cached head differs from the derived one in its last bits, as it does "
+                    "when another machine or linear-algebra library solved it"
+                )
+            else:
+                problems.append(
+                    "the cached head is not that of the journal; delete versions/head.safetensors,"
+                    " it is solved again"
+                )
+        if deep:
+            problems += _reextracted(session, progress)
+    except Damaged as error:
+        problems.append(str(error))
+    return Verification(
+        ok=not problems,
+        digest=digest,
+        problems=tuple(problems),
+        images=images,
+        events=len(store.events()) if not problems else 0,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _reextracted(session: Session, progress: Progress | None) -> list[str]:
+    """Members whose feature is not that of their picture."""
+    problems: list[str] = []
+    store = session.store
+    if store.manifest.memory != "images":
+        return problems
+    samples = store.members()
+    for done, sample in enumerate(samples, 1):
+        try:
+            again, _ = quantize(session.extractor.feature(store.blob(sample.image)))
+        except (InputError, Damaged) as error:
+            problems.append(f"{sample.image} ({sample.source}): {error}")
+        else:
+            found = store.feature(sample.image)
+            if found is None or _cosine(again, found[0]) < _SAME:
+                problems.append(
+                    f"{sample.image} ({sample.source}): its feature is not that of its picture"
+                )
+        if progress is not None:
+            progress(done, len(samples))
+    return problems
+
+
+def _cosine(a: NDArray[np.int16], b: NDArray[np.int16]) -> float:
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    lengths = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / lengths if lengths else 1.0

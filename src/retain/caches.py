@@ -1,0 +1,148 @@
+"""A state in memory, and what of it is cached on disk.
+
+`Mind` is what answering needs and is small; `State` is what changing needs and holds every
+member's feature. A cache is checked by its event number or its digest and is never trusted further;
+any of them may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retain.algebra import Head, Statistics, Tuning
+from retain.store import Store
+from retain.values import Sample
+
+__all__ = [
+    "Features",
+    "Mind",
+    "State",
+    "cached_mind",
+    "cached_statistics",
+    "empty_mind",
+    "options_key",
+    "save",
+]
+
+Features = NDArray[np.int16]
+
+# What heads depend on besides data.
+_ALGEBRA = "1"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Mind:
+    """What answering needs.
+
+    Attributes:
+        event: the journal entry up to which it is true.
+        head: None while no class is known.
+        tuning: the numbers behind the head.
+        lesson_size: how many members there were at the last lesson.
+        edited: remembered pictures whose pins needed an edit of the head.
+    """
+
+    event: int
+    head: Head | None
+    tuning: Tuning | None
+    lesson_size: int
+    edited: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class State:
+    """What changing needs: every member, its feature, the sums, and the mind they make.
+
+    `samples[i]` and `features[i]` belong together, in no particular order; `answers` are the
+    predicted labels of the members, None while no class is known.
+    """
+
+    mind: Mind
+    samples: tuple[Sample, ...]
+    features: Features
+    statistics: Statistics
+    answers: tuple[str, ...]
+
+
+def empty_mind(event: int) -> Mind:
+    """The mind that knows no class."""
+    return Mind(event, None, None, 0, frozenset())
+
+
+def save(store: Store, state: State, *, statistics: bool) -> None:
+    """Cache a state on disk: the mind always, the sums (larger) when asked."""
+    mind = state.mind
+    meta: dict[str, Any] = {
+        "event": mind.event,
+        "key": options_key(store),
+        "tuning": mind.tuning.to_dict() if mind.tuning else None,
+        "lesson_size": mind.lesson_size,
+        "edited": sorted(mind.edited),
+        "classes": mind.head.classes if mind.head else None,
+    }
+    head = mind.head
+    arrays = {"weights": head.weights, "bias": head.bias} if head else {"bias": np.zeros(0)}
+    store.write_cache("head", arrays, {"mind": json.dumps(meta)})
+    if statistics:
+        sums = state.statistics
+        store.write_cache(
+            "statistics",
+            {"counts": sums.counts, "sums": sums.sums, "second": sums.second},
+            {
+                "classes": json.dumps(sums.classes),
+                "digest": sums.digest,
+                "members": json.dumps([[s.image, s.label] for s in state.samples]),
+            },
+        )
+
+
+def options_key(store: Store) -> str:
+    """What a mind depends on besides the journal; part of every cache key."""
+    return json.dumps(
+        [_ALGEBRA, store.manifest.extractor, dict(store.manifest.options)], sort_keys=True
+    )
+
+
+def cached_mind(store: Store) -> Mind | None:
+    """The mind cached on disk, if it is current with the journal and can be read."""
+    found = store.read_cache("head")
+    if found is None:
+        return None
+    arrays, text = found
+    try:
+        meta = json.loads(text["mind"])
+        if meta["event"] != store.head_event() or meta["key"] != options_key(store):
+            return None
+        if meta["classes"] is None:
+            return empty_mind(meta["event"])
+        head = Head(tuple(meta["classes"]), arrays["weights"], arrays["bias"])
+        return Mind(
+            meta["event"],
+            head,
+            Tuning.from_dict(meta["tuning"]),
+            meta["lesson_size"],
+            frozenset(meta["edited"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def cached_statistics(store: Store) -> tuple[Statistics, dict[str, str]] | None:
+    """The sums cached on disk and the members (image → label) that they are sums of."""
+    found = store.read_cache("statistics")
+    if found is None:
+        return None
+    arrays, text = found
+    try:
+        statistics = Statistics(
+            tuple(json.loads(text["classes"])), arrays["counts"], arrays["sums"], arrays["second"]
+        )
+        members = dict(json.loads(text["members"]))
+        return (statistics, members) if statistics.digest == text["digest"] else None
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,161 @@
+"""What users hand over, made ready: labels checked, pictures read, features found or computed."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retain.algebra import quantize
+from retain.errors import BadImage, BadLabel, UnknownImage
+from retain.store import NewImage, Store
+from retain.values import Progress, Sample, Skipped, Source
+from retain.vision import Extractor, extract_many, unlabelled
+
+__all__ = ["Taken", "checked_label", "resolve", "take"]
+
+LONGEST_LABEL = 1000
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Taken:
+    """A picture that could be read.
+
+    Attributes:
+        image: its content hash.
+        name: how it was given.
+        label: the label given with it, if any.
+        feature: int16 [d].
+        norm: the feature's original length.
+        data: its bytes; None when the store has its feature already.
+    """
+
+    image: str
+    name: str
+    label: str | None
+    feature: NDArray[np.int16]
+    norm: float
+    data: bytes | None
+
+    def to_store(self, *, keep_bytes: bool) -> NewImage:
+        """What the store needs to remember it."""
+        return NewImage(
+            self.image, self.name, self.data if keep_bytes else None, self.feature, self.norm
+        )
+
+
+def checked_label(label: object) -> str:
+    """A label in the one form in which it is stored: NFC, without surrounding white space.
+
+    Raises:
+        BadLabel: if it is not text, empty, longer than 1,000 characters, or not valid Unicode.
+
+    >>> checked_label(" café ")
+    'café'
+    """
+    if not isinstance(label, str):
+        raise BadLabel(f"a label must be text, not {type(label).__name__} ({label!r})")
+    text = unicodedata.normalize("NFC", label).strip()
+    if not text:
+        raise BadLabel("a label is empty; give every picture a name for what it shows")
+    if len(text) > LONGEST_LABEL:
+        raise BadLabel(
+            f"a label of {len(text):,} characters ({text[:30]!r}…) is too long; "
+            f"use at most {LONGEST_LABEL:,}"
+        )
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise BadLabel(f"the label {text[:60]!a} is not valid text; use ordinary Unicode")
+    return text
+
+
+def take(
+    store: Store,
+    extractor: Extractor,
+    sources: Sequence[Source],
+    progress: Progress | None = None,
+) -> Iterator[Taken | Skipped]:
+    """Each source in order, with its feature: looked up if the store has it, computed if not.
+
+    What the store knows is never computed again, so a picture has one feature for good.
+    """
+    known = store.known()
+    for done, item in enumerate(extract_many(sources, extractor, skip=known.__contains__), 1):
+        source = item.source
+        if item.error is not None:
+            yield Skipped(source.name, str(item.error))
+        elif item.feature is not None:
+            try:
+                feature, norm = quantize(item.feature)
+            except ValueError as error:
+                yield Skipped(source.name, str(error))
+            else:
+                yield Taken(item.image, source.name, source.label, feature, float(norm), item.data)
+        else:
+            found = store.feature(item.image)
+            if found is None:
+                yield Skipped(source.name, "its feature vanished while it was read; try again")
+            else:
+                yield Taken(item.image, source.name, source.label, found[0], found[1], None)
+        if progress is not None:
+            progress(done, len(sources))
+
+
+def resolve(store: Store, extractor: Extractor, image: Any) -> Taken:
+    """One picture, given as a path, bytes, an array, or the name of a remembered one.
+
+    Raises:
+        BadImage: if the file cannot be read.
+        UnknownImage: if the text is neither a file nor names exactly one remembered picture.
+    """
+    if isinstance(image, str) and not Path(image).exists():
+        sample = named(store, image)
+        found = store.feature(sample.image)
+        if found is None:
+            raise UnknownImage(f"the feature of {sample.image} is missing; run `retain verify`")
+        return Taken(sample.image, sample.source, None, found[0], found[1], None)
+    sources = unlabelled(image, extractor)
+    if sources.skipped:
+        raise BadImage(f"{sources.skipped[0].path}: {sources.skipped[0].reason}")
+    if len(sources.sources) != 1:
+        raise UnknownImage(
+            f"{image!r} holds {len(sources.sources)} pictures; name exactly one file"
+        )
+    taken = next(take(store, extractor, sources.sources))
+    if isinstance(taken, Skipped):
+        raise BadImage(f"{taken.path}: {taken.reason}")
+    return taken
+
+
+def named(store: Store, text: str) -> Sample:
+    """The one remembered picture that a hash, the start of one, or a source name stands for.
+
+    Raises:
+        UnknownImage: if there is none, or more than one; the message says which.
+    """
+    found = store.find(text)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(f"{s.image[7:19]} ({s.label})" for s in found[:5])
+        raise UnknownImage(f"{text!r} could be {len(found)} pictures: {several}; use the hash")
+    raise UnknownImage(
+        f"{text!r} is neither a file nor a remembered picture; give a path, or the first six or "
+        f"more digits of a picture's hash as `retain show` and `retain predict --json` print it"
+    )
+
+
+def chunks(items: Iterable[Taken], size: int) -> Iterator[list[Taken]]:
+    """Lists of at most `size` items."""
+    chunk: list[Taken] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,146 @@
+"""One process's hold on a classifier: the store, its extractor, and the state kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from retain.algebra import compare
+from retain.caches import Mind, State, save
+from retain.intake import Taken
+from retain.projection import Item, after, load_mind, load_state
+from retain.store import Assertion, Store
+from retain.values import Change
+from retain.vision import Extractor, load_extractor
+
+__all__ = ["Differences", "Session", "differences"]
+
+# The cached sums (13 MB at 1,280 numbers) are written again after this many changed pictures.
+_STALE = 64
+
+
+class Session:
+    """A store, and what was worked out from it, kept current with the journal."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._extractor: Extractor | None = None
+        self._mind: Mind | None = None
+        self._state: State | None = None
+        self._unsaved = 0
+
+    @property
+    def extractor(self) -> Extractor:
+        """What turns pictures into features; loaded when first needed."""
+        if self._extractor is None:
+            self._extractor = self.load_extractor()
+        return self._extractor
+
+    def load_extractor(self) -> Extractor:
+        """The extractor, read anew from disk; its fingerprint is checked (Damaged)."""
+        return load_extractor(self.store.extractor_dir, self.store.manifest.extractor)
+
+    @property
+    def mind(self) -> Mind:
+        """What answering needs, current with the journal."""
+        if self._mind is None or self._mind.event != self.store.head_event():
+            self._mind = load_mind(self.store)
+        return self._mind
+
+    @property
+    def state(self) -> State:
+        """What changing needs, current with the journal."""
+        if self._state is None or self._state.mind.event != self.store.head_event():
+            self._state = load_state(self.store)
+            self._mind = self._state.mind
+        return self._state
+
+    @contextmanager
+    def writing(self, verb: str) -> Iterator[None]:
+        """Hold the one right to write, from reading the state to committing the event."""
+        with self.store.writing(verb):
+            yield
+
+    def candidate(self, items: Sequence[Item], *, lesson: bool) -> State:
+        """The state as it would be with `items` learned or relabelled; nothing is written."""
+        state, event = self.state, self.store.head_event() + 1
+        numbered = [replace(item, sample=replace(item.sample, event=event)) for item in items]
+        return after(self.store, state, event, numbered, lesson=lesson)
+
+    def commit(
+        self,
+        kind: str,
+        candidate: State,
+        items: Iterable[Item],
+        fresh: Iterable[Taken] = (),
+    ) -> int:
+        """Write the event that makes `candidate` true, and keep it; returns its number."""
+        assertions = [
+            Assertion(item.sample.image, item.sample.label, item.sample.pinned) for item in items
+        ]
+        keep = self.store.manifest.memory == "images"
+        event = self.store.append(
+            kind, assertions, new_images=[taken.to_store(keep_bytes=keep) for taken in fresh]
+        )
+        if event != candidate.mind.event:
+            raise AssertionError(f"event {event} was expected to be {candidate.mind.event}")
+        self.store.sweep_staged()
+        self._unsaved += len(assertions)
+        self.adopt(candidate, statistics=kind == "learn" or self._unsaved >= _STALE)
+        return event
+
+    def adopt(self, state: State, *, statistics: bool) -> None:
+        """Keep a state that the journal now says, and cache it on disk."""
+        self._state, self._mind = state, state.mind
+        save(self.store, state, statistics=statistics)
+        if statistics:
+            self._unsaved = 0
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self.store.close()
+
+
+class Differences(TypedDict):
+    """What else changed, as the fields of an `Update`."""
+
+    worse: tuple[Change, ...]
+    better: tuple[Change, ...]
+    changed: tuple[Change, ...]
+    new_classes: tuple[str, ...]
+    gone_classes: tuple[str, ...]
+
+
+def differences(before: State, now: State, exclude: frozenset[str] = frozenset()) -> Differences:
+    """Classes that came and went, and remembered pictures whose answer changed.
+
+    Pictures that are members both before and after count, except those in `exclude`.
+    """
+    said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
+    shared = [
+        (sample, said[sample.image], answer)
+        for sample, answer in zip(now.samples, now.answers, strict=False)
+        if sample.image in said and sample.image not in exclude
+    ]
+    found = compare(
+        [old for _, old, _ in shared],
+        [new for _, _, new in shared],
+        [sample.label for sample, _, _ in shared],
+    )
+
+    def listed(indices: tuple[int, ...]) -> tuple[Change, ...]:
+        changes = [shared[i] for i in indices]
+        return tuple(
+            Change(s.image, old, new, s.label, s.source)
+            for s, old, new in sorted(changes, key=lambda change: change[0].image)
+        )
+
+    had, has = set(before.statistics.classes), set(now.statistics.classes)
+    return {
+        "worse": listed(found.worse),
+        "better": listed(found.better),
+        "changed": listed(found.changed),
+        "new_classes": tuple(sorted(has - had)),
+        "gone_classes": tuple(sorted(had - has)),
+    }

@@ -1,0 +1,268 @@
+"""`learn` and `correct`: how pictures come in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from retain.answers import answer
+from retain.caches import State
+from retain.errors import InputError, NotCorrected, PinConflict
+from retain.intake import Taken, checked_label, chunks, resolve, take
+from retain.projection import Item
+from retain.session import Session, differences
+from retain.values import Correction, Progress, Sample, Skipped, Source, Update
+from retain.vision import labelled
+
+__all__ = ["correct", "learn"]
+
+# Pictures staged in one transaction while a long lesson is read.
+_CHUNK = 128
+
+
+def learn(
+    session: Session,
+    source: Any,
+    labels: Sequence[str] | str | None,
+    *,
+    strict: bool,
+    progress: Progress | None,
+) -> Update:
+    """See `Classifier.learn`."""
+    started = time.perf_counter()
+    with session.writing("learn"):
+        collected = labelled(source, labels, session.extractor)
+        skipped = list(collected.skipped)
+        state = session.state
+        present = {sample.image: sample for sample in state.samples}
+        items: dict[str, Item] = {}
+        known = 0
+        for taken in _staged(session, collected.sources, skipped, progress):
+            label, sample = checked_label(taken.label), present.get(taken.image)
+            twin = items.get(taken.image)
+            if twin is not None and twin.sample.label != label:
+                skipped.append(
+                    Skipped(
+                        taken.name,
+                        f"the same picture is also given as {twin.sample.label!r} "
+                        f"({twin.sample.source}); it was learned as that",
+                    )
+                )
+            elif sample is not None and sample.pinned and sample.label != label:
+                skipped.append(
+                    Skipped(
+                        taken.name,
+                        f"it was corrected to {sample.label!r} by event {sample.event}; to call "
+                        f"it {label!r}, correct it again with --replace",
+                    )
+                )
+            elif twin is not None or (sample is not None and sample.label == label):
+                known += 1
+            else:
+                name = sample.source if sample else taken.name
+                items[taken.image] = Item(Sample(taken.image, label, False, 0, name), taken.feature)
+        if strict and skipped:
+            raise InputError(
+                f"{len(skipped)} of the files cannot be used, and nothing was learned, since "
+                f"strictness was asked for. The first: {skipped[0].path}: {skipped[0].reason}"
+            )
+        if not items:
+            if not known:
+                raise InputError(_nothing_usable(source, skipped))
+            return Update(
+                event=None,
+                kind="learn",
+                summary=f"nothing new: {_pictures(known)} known already",
+                known=known,
+                skipped=tuple(skipped),
+                seconds=time.perf_counter() - started,
+            )
+        candidate = session.candidate(list(items.values()), lesson=True)
+        event = session.commit("learn", candidate, items.values())
+    relabelled = sum(image in present for image in items)
+    return Update(
+        event=event,
+        kind="learn",
+        summary=_learned(len(items) - relabelled, relabelled, known, len(skipped)),
+        learned=len(items) - relabelled,
+        relabelled=relabelled,
+        known=known,
+        skipped=tuple(skipped),
+        **differences(state, candidate),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def correct(
+    session: Session,
+    corrections: Iterable[tuple[Any, str]],
+    *,
+    replace: bool,
+    progress: Progress | None,
+) -> Update:
+    """See `Classifier.correct_many`."""
+    started = time.perf_counter()
+    pairs = [(image, checked_label(label)) for image, label in corrections]
+    if not pairs:
+        raise InputError("nothing to correct: give at least one picture and its label")
+    with session.writing("correct"):
+        state = session.state
+        present = {sample.image: sample for sample in state.samples}
+        taken: dict[str, Taken] = {}
+        items: dict[str, Item] = {}
+        for done, (image, label) in enumerate(pairs, 1):
+            one = resolve(session.store, session.extractor, image)
+            _refuse_contradiction(one, label, present, items, replace)
+            name = present[one.image].source if one.image in present else one.name
+            taken[one.image] = one
+            items[one.image] = Item(Sample(one.image, label, True, 0, name), one.feature)
+            if progress is not None:
+                progress(done, len(pairs))
+        before = {
+            image: answer(state.mind, one.name, image, one.feature, top=1).label
+            if state.mind.head
+            else None
+            for image, one in taken.items()
+        }
+        settled = all(_settled(item, present, before) for item in items.values())
+        candidate = state if settled else session.candidate(list(items.values()), lesson=False)
+        corrected = tuple(_checked(candidate, item, before) for item in items.values())
+        event = None
+        if not settled:
+            fresh = [one for image, one in taken.items() if image not in present]
+            event = session.commit("correct", candidate, items.values(), fresh)
+    return Update(
+        event=event,
+        kind="correct",
+        summary=_corrected(corrected, settled),
+        learned=sum(image not in present for image in items),
+        relabelled=sum(
+            image in present and present[image].label != item.sample.label
+            for image, item in items.items()
+        ),
+        corrected=corrected,
+        fixed=all(each.after == each.label for each in corrected),
+        pinned=any(each.pinned for each in corrected),
+        **differences(state, candidate, frozenset(items)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _staged(
+    session: Session,
+    sources: Sequence[Source],
+    skipped: list[Skipped],
+    progress: Progress | None,
+) -> Iterator[Taken]:
+    """Read the sources; what is new is put aside in the store as it comes.
+
+    So a lesson that is interrupted does not compute the same features again, and the pictures of a
+    large one are never in memory all at once.
+    """
+    keep = session.store.manifest.memory == "images"
+    done = 0
+
+    def readable() -> Iterator[Taken]:
+        for each in take(session.store, session.extractor, sources, progress):
+            if isinstance(each, Skipped):
+                skipped.append(each)
+            else:
+                yield each
+
+    try:
+        for chunk in chunks(readable(), _CHUNK):
+            fresh = {one.image: one for one in chunk if one.data is not None}
+            if fresh:
+                session.store.stage([one.to_store(keep_bytes=keep) for one in fresh.values()])
+            for one in chunk:
+                yield Taken(one.image, one.name, one.label, one.feature, one.norm, None)
+            done += len(chunk)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped: nothing was learned and the classifier is as it was; {done} of "
+            f"{len(sources)} pictures are prepared, so the same command goes on from there"
+        ) from None
+
+
+def _refuse_contradiction(
+    one: Taken,
+    label: str,
+    present: Mapping[str, Sample],
+    items: Mapping[str, Item],
+    replace: bool,
+) -> None:
+    twin = items.get(one.image)
+    if twin is not None and twin.sample.label != label:
+        raise PinConflict(
+            f"{one.name} is to be both {twin.sample.label!r} and {label!r}; it can be one of them"
+        )
+    earlier = present.get(one.image)
+    if earlier is not None and earlier.pinned and earlier.label != label and not replace:
+        raise PinConflict(
+            f"{one.name} was corrected to {earlier.label!r} by event {earlier.event} and is now to "
+            f"be {label!r}; say so with --replace (replace=True), or undo event {earlier.event}"
+        )
+
+
+def _settled(item: Item, present: Mapping[str, Sample], before: Mapping[str, str | None]) -> bool:
+    """Whether the picture is corrected to this label already, and answered so."""
+    sample, wanted = present.get(item.sample.image), item.sample
+    return (
+        sample is not None
+        and sample.pinned
+        and sample.label == wanted.label == before[wanted.image]
+    )
+
+
+def _checked(candidate: State, item: Item, before: Mapping[str, str | None]) -> Correction:
+    """The promise of `correct`, checked through the path that `predict` takes."""
+    sample = item.sample
+    now = answer(candidate.mind, sample.source, sample.image, item.feature, top=1).label
+    if now != sample.label:
+        raise NotCorrected(
+            f"{sample.source} would still be answered {now!r} instead of {sample.label!r}, so "
+            f"nothing was changed; please report this with the output of `retain verify`"
+        )
+    return Correction(
+        image=sample.image,
+        before=before[sample.image],
+        after=now,
+        label=sample.label,
+        pinned=sample.image in candidate.mind.edited,
+        source=sample.source,
+    )
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture" if count == 1 else f"{count} pictures"
+
+
+def _learned(learned: int, relabelled: int, known: int, skipped: int) -> str:
+    parts = [f"learned {_pictures(learned)}"] if learned or not relabelled else []
+    parts += [f"relabelled {relabelled}"] if relabelled else []
+    parts += [f"{known} known already"] if known else []
+    parts += [f"{skipped} skipped"] if skipped else []
+    return ", ".join(parts)
+
+
+def _corrected(corrected: Sequence[Correction], settled: bool) -> str:
+    if len(corrected) == 1:
+        one = corrected[0]
+        if settled:
+            return f"{one.source} is {one.label!r} already"
+        how = "with an edit of the head" if one.pinned else "by learning it"
+        return f"{one.source} is {one.label!r} now ({how}; it was {one.before!r})"
+    if settled:
+        return f"all {len(corrected)} pictures are corrected already"
+    edits = sum(each.pinned for each in corrected)
+    return f"corrected {_pictures(len(corrected))}, {edits} with an edit of the head"
+
+
+def _nothing_usable(source: Any, skipped: Sequence[Skipped]) -> str:
+    if skipped:
+        return (
+            f"none of the {len(skipped)} files could be used, so nothing was learned. The first: "
+            f"{skipped[0].path}: {skipped[0].reason}"
+        )
+    return f"no pictures were found in {source!s:.200}, so nothing was learned"

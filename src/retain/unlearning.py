@@ -1,0 +1,163 @@
+"""`forget`, `undo`, `rename`, `merge`: how pictures go, and how events are taken back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from retain.errors import BadLabel, InputError, UnknownClass
+from retain.intake import checked_label, named
+from retain.projection import restated
+from retain.session import Session, differences
+from retain.values import Receipt, Sample, Update
+
+__all__ = ["forget", "merge", "rename", "selected", "undo"]
+
+
+def selected(
+    session: Session,
+    images: Sequence[str],
+    labels: Sequence[str],
+    events: Sequence[int],
+) -> list[Sample]:
+    """The members that a request to forget means.
+
+    Raises:
+        InputError: if it means none; UnknownImage, UnknownClass or UnknownEvent for a name that
+            stands for nothing.
+    """
+    if not (images or labels or events):
+        raise InputError("say what to forget: pictures, --label or --event")
+    samples = {sample.image: sample for sample in session.store.members()}
+    chosen: dict[str, Sample] = {}
+    for text in images:
+        sample = named(session.store, text)
+        chosen[sample.image] = sample
+    for label in labels:
+        wanted = checked_label(label)
+        found = [sample for sample in samples.values() if sample.label == wanted]
+        if not found:
+            raise UnknownClass(_unknown(wanted, samples))
+        chosen.update((sample.image, sample) for sample in found)
+    for event in events:
+        session.store.event(event)
+        spoken = [each.image for each in session.store.assertions(event)]
+        chosen.update((image, samples[image]) for image in spoken if image in samples)
+    if not chosen:
+        raise InputError("the events named speak of no picture that is still remembered")
+    return sorted(chosen.values(), key=lambda sample: sample.image)
+
+
+def forget(
+    session: Session, images: Sequence[str], labels: Sequence[str], events: Sequence[int]
+) -> Receipt:
+    """See `Classifier.forget`."""
+    started = time.perf_counter()
+    with session.writing("forget"):
+        chosen = selected(session, images, labels, events)
+        gone = [sample.image for sample in chosen]
+        state = session.state
+        plan = session.store.preview(without=gone)
+        number = session.store.head_event() + 1
+        candidate = restated(session.store, state, number, plan.members, plan.lesson)
+        # The caches hold sums that contain the pictures: they go first, so that no crash can leave
+        # them behind.
+        session.store.clear_caches()
+        event, erased = session.store.forget(gone)
+        session.adopt(candidate, statistics=True)
+    before, now = set(state.statistics.classes), set(candidate.statistics.classes)
+    return Receipt(
+        event=event,
+        images=len(gone),
+        labels=tuple(sorted({sample.label for sample in chosen})),
+        gone_classes=tuple(sorted(before - now)),
+        level="exact",
+        bytes_erased=erased,
+        digest=candidate.statistics.digest,
+        summary=f"forgot {len(gone)} {'picture' if len(gone) == 1 else 'pictures'} for good",
+        seconds=time.perf_counter() - started,
+    )
+
+
+def undo(session: Session, event: int | None) -> Update:
+    """See `Classifier.undo`."""
+    started = time.perf_counter()
+    with session.writing("undo"):
+        target = session.store.last_undoable() if event is None else event
+        kind = session.store.event(target).kind
+        return _rewritten(
+            session, "undo", f"took back event {target} ({kind})", started, target=target
+        )
+
+
+def rename(session: Session, old: str, new: str) -> Update:
+    """See `Classifier.rename`."""
+    started = time.perf_counter()
+    with session.writing("rename"):
+        old, new = _names(session, old, new)
+        if any(sample.label == new for sample in session.state.samples):
+            raise BadLabel(f"there is a class {new!r} already; use merge to join the two")
+        detail = {"old": old, "new": new}
+        return _rewritten(session, "rename", f"renamed {old!r} to {new!r}", started, detail=detail)
+
+
+def merge(session: Session, old: str, into: str) -> Update:
+    """See `Classifier.merge`."""
+    started = time.perf_counter()
+    with session.writing("merge"):
+        old, into = _names(session, old, into)
+        if not any(sample.label == into for sample in session.state.samples):
+            raise UnknownClass(
+                f"there is no class {into!r} to merge into; use rename to give a new name"
+            )
+        detail = {"old": old, "new": into}
+        return _rewritten(session, "merge", f"merged {old!r} into {into!r}", started, detail=detail)
+
+
+def _rewritten(
+    session: Session,
+    kind: str,
+    summary: str,
+    started: float,
+    *,
+    target: int | None = None,
+    detail: dict[str, str] | None = None,
+) -> Update:
+    state = session.state
+    plan = session.store.preview(kind, target=target, detail=detail)
+    number = session.store.head_event() + 1
+    candidate = restated(session.store, state, number, plan.members, plan.lesson)
+    event = session.store.append(kind, (), target=target, detail=detail)
+    session.adopt(candidate, statistics=True)
+    labels = {sample.image: sample.label for sample in state.samples}
+    found = differences(state, candidate)
+    if kind == "rename":
+        # Every answer with the old name differs, and yet nothing has changed.
+        found["worse"] = found["better"] = found["changed"] = ()
+    return Update(
+        event=event,
+        kind=kind,
+        summary=summary,
+        learned=sum(sample.image not in labels for sample in candidate.samples),
+        relabelled=sum(
+            labels.get(sample.image, sample.label) != sample.label for sample in candidate.samples
+        ),
+        **found,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _names(session: Session, old: str, new: str) -> tuple[str, str]:
+    old, new = checked_label(old), checked_label(new)
+    samples = {sample.image: sample for sample in session.state.samples}
+    if not any(sample.label == old for sample in samples.values()):
+        raise UnknownClass(_unknown(old, samples))
+    if old == new:
+        raise BadLabel(f"the class is called {old!r} already")
+    return old, new
+
+
+def _unknown(label: str, samples: dict[str, Sample]) -> str:
+    classes = sorted({sample.label for sample in samples.values()})
+    listed = ", ".join(repr(each) for each in classes[:8]) or "none yet"
+    return f"there is no class {label!r}; the classes are: {listed}"

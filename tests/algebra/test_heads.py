@@ -1,0 +1,232 @@
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import Ridge
+from sklearn.neighbors import NearestCentroid
+
+from retain.algebra import (
+    HeadOptions,
+    Statistics,
+    base_head,
+    compare,
+    predict_indices,
+    quantize,
+    to_float,
+    tune,
+    tuning_sample,
+    typicality,
+)
+from retain.algebra.calibrate import fit_temperature, log_softmax
+from retain.algebra.tune import UNTUNED, leave_one_out
+from retain.errors import BadOption
+from tests.reference import heads as twin
+
+FAMILIES = ("cosine", "discriminant", "ridge", "nearest-mean")
+
+
+def problem(seed=0, n=40, d=12, classes=4, spread=0.6, counts=None):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(classes, d))
+    y = np.repeat(np.arange(classes), counts) if counts else np.arange(n) % classes
+    fixed, _ = quantize(centres[y] + spread * rng.normal(size=(len(y), d)) + 1.0)
+    labels = [f"c{i}" for i in y]
+    return fixed, labels, y
+
+
+def options(family):
+    return HeadOptions(family, priors="empirical" if family == "ridge" else "balanced")
+
+
+def raw(family, state, shrinkage, queries):
+    """Raw scores of the package's head: temperature one, and priors taken off again."""
+    chosen = options(family)
+    head, _ = base_head(state, shrinkage, 1.0, chosen)
+    offsets = np.log(state.counts / state.total) if chosen.priors == "empirical" else 0.0
+    return head.logits(queries) - offsets
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shrinkage", [1e-3, 0.3, 30.0])
+@pytest.mark.parametrize("counts", [None, [15, 2, 9, 1]])
+def test_every_head_is_the_one_of_the_formula(family, shrinkage, counts):
+    fixed, labels, y = problem(counts=counts)
+    queries, _, _ = problem(seed=1)
+    ours = raw(family, Statistics.of(fixed, labels), shrinkage, queries)
+    theirs = twin.scores(family, to_float(fixed), y, to_float(queries), shrinkage)
+    if family in {"discriminant", "nearest-mean"}:
+        # What is quadratic in the picture is common to all classes, and drops out.
+        ours, theirs = ours - ours[:, :1], theirs - theirs[:, :1]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("shrinkage", [1e-4, 0.3, 30.0])
+@pytest.mark.parametrize(("counts", "d"), [(None, 12), ([15, 2, 9, 3], 12), ([4, 3, 2, 3], 90)])
+def test_leave_one_out_in_closed_form_is_leaving_each_out(family, shrinkage, counts, d):
+    fixed, labels, y = problem(counts=counts, d=d)
+    state = Statistics.of(fixed, labels)
+    ours = leave_one_out(state, fixed, labels, shrinkage, options(family))
+    theirs = twin.left_out(family, to_float(fixed), y, shrinkage, range(len(y)))
+    # With more numbers than pictures and hardly any shrinkage, leverages come so near to one that
+    # five digits of 1 − bq cancel.
+    tolerance = 1e-4 if d > len(y) else 1e-6
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+
+
+def test_the_discriminant_is_scikit_learns():
+    fixed, labels, y = problem(n=200)
+    x, state = to_float(fixed), Statistics.of(fixed, labels)
+    # With λ = 0 both use the pooled covariance itself.
+    peer = LinearDiscriminantAnalysis(priors=[0.25] * 4).fit(x, y)
+    head, _ = base_head(state, 1e-12, 1.0, HeadOptions("discriminant"))
+    queries, _, _ = problem(seed=5, n=400)
+    assert (predict_indices(head, queries) == peer.predict(to_float(queries))).all()
+
+
+def test_ridge_is_scikit_learns():
+    fixed, labels, y = problem(n=60, counts=[30, 15, 10, 5])
+    x, state = to_float(fixed), Statistics.of(fixed, labels)
+    scatter = x - x.mean(axis=0)
+    alpha = 0.1 * (scatter**2).sum() / x.shape[1]
+    peer = Ridge(alpha=alpha).fit(x, np.eye(4)[y])
+    np.testing.assert_allclose(
+        raw("ridge", state, 0.1, fixed), peer.predict(x), rtol=1e-8, atol=1e-10
+    )
+
+
+def test_nearest_mean_is_scikit_learns():
+    fixed, labels, y = problem(n=60)
+    head, _ = base_head(Statistics.of(fixed, labels), 1.0, 1.0, HeadOptions("nearest-mean"))
+    queries, _, _ = problem(seed=5, n=300)
+    peer = NearestCentroid().fit(to_float(fixed), y)
+    assert (predict_indices(head, queries) == peer.predict(to_float(queries))).all()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_members_give_the_same_bits(family):
+    fixed, labels, _ = problem(n=60, counts=[20, 5, 30, 5])
+    names = [f"image{i}" for i in range(len(labels))]
+
+    def learned(order):
+        rows = list(order)
+        parts = [rows[:7], rows[7:40], rows[40:]]
+        state = Statistics.merge(
+            Statistics.of(fixed[part], [labels[i] for i in part]) for part in parts
+        )
+        chosen = tuning_sample({names[i]: labels[i] for i in rows}, size=30)
+        at = [names.index(name) for name in chosen]
+        numbers = tune(state, fixed[at], [labels[i] for i in at], HeadOptions(family))
+        head, _ = base_head(state, numbers.shrinkage, numbers.temperature, HeadOptions(family))
+        return numbers, head
+
+    one, other = learned(range(60)), learned(np.random.default_rng(3).permutation(60))
+    assert one == other
+    assert one[1].weights.tobytes() == other[1].weights.tobytes()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("priors", ["balanced", "empirical"])
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [
+        ([[3, 1], [1, 2]], ["a", "a"]),  # one class
+        ([[3, 1]], ["a"]),  # one picture
+        ([[3, 1], [1, 3]], ["a", "b"]),  # one picture a class
+        ([[3, 1], [3, 1], [1, 3], [1, 3]], ["a", "a", "b", "b"]),  # duplicates
+        ([[3, 1], [3, 1]], ["a", "b"]),  # the same picture twice, two labels
+        ([[1, 1], [1, 1], [1, 1]], ["a", "a", "b"]),  # constant features
+        ([[0, 0], [0, 0]], ["a", "b"]),  # no feature at all
+        ([[3, 1], [2.9, 1], [1, 3]], ["a", "a", "b"]),
+    ],
+)
+def test_degenerate_states_are_sane(family, priors, features, labels):
+    fixed, _ = quantize(features)
+    state, chosen = Statistics.of(fixed, labels), HeadOptions(family, priors)
+    numbers = tune(state, fixed, labels, chosen)
+    head, _ = base_head(state, numbers.shrinkage, numbers.temperature, chosen)
+    logits = head.logits(fixed)
+    assert np.isfinite(logits).all()
+    assert np.isfinite([numbers.shrinkage, numbers.temperature, numbers.margin]).all()
+    if len({tuple(row) for row in features}) == len(set(labels)) > 1:
+        answered = [head.classes[i] for i in predict_indices(head, fixed)]
+        assert answered == labels
+
+
+def test_no_class_with_two_pictures_leaves_the_defaults():
+    fixed, _, _ = problem(n=3, classes=3)
+    state = Statistics.of(fixed, ["a", "b", "c"])
+    assert tune(state, fixed, ["a", "b", "c"], HeadOptions()) is UNTUNED
+
+
+def test_tuning_beats_bad_shrinkage_where_pictures_are_as_many_as_numbers():
+    """With constant 1e-4 accuracy collapses where N ≈ d; leave-one-out sees it coming."""
+    train, labels, _ = problem(seed=0, n=200, d=200, classes=8, spread=1.5)
+    test, truth, _ = problem(seed=0, n=1000, d=200, classes=8, spread=1.5)
+    state = Statistics.of(train, labels)
+    chosen = tune(state, train, labels, HeadOptions()).shrinkage
+
+    def accuracy(shrinkage):
+        head, _ = base_head(state, shrinkage, 1.0, HeadOptions())
+        return np.mean(
+            [head.classes[i] == t for i, t in zip(predict_indices(head, test), truth, strict=True)]
+        )
+
+    assert accuracy(chosen) > accuracy(1e-4)
+    assert accuracy(chosen) >= max(accuracy(10.0**k) for k in range(-4, 3)) - 0.01
+
+
+def test_temperature_is_where_the_likelihood_is_greatest():
+    rng = np.random.default_rng(0)
+    scores, truth = rng.normal(size=(300, 5)), rng.integers(0, 5, 300)
+    scores[np.arange(300), truth] += 1.0
+    weights, offsets = rng.random(300), rng.normal(size=5)
+    weights /= weights.sum()
+    smoothing = 1 / 301
+
+    def loss(log_temperature):
+        logs = log_softmax(np.exp(log_temperature) * scores + offsets)
+        own = logs[np.arange(300), truth]
+        return -(weights @ ((1 - smoothing) * own + smoothing * logs.mean(axis=1)))
+
+    peer = minimize_scalar(loss, bounds=(-5, 5), method="bounded", options={"xatol": 1e-10})
+    temperature, _ = fit_temperature(scores, truth, weights, offsets)
+    assert np.log(temperature) == pytest.approx(peer.x, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_temperature_stays_finite_when_everything_is_right(scale):
+    scores = scale * np.eye(4)
+    temperature, loss = fit_temperature(scores, np.arange(4), np.full(4, 0.25), np.zeros(4))
+    assert np.isfinite(temperature)
+    assert 0 < loss < np.log(4)
+
+
+def test_many_at_once_are_answered_as_one_by_one():
+    fixed, labels, _ = problem(n=300, d=64, classes=9)
+    head, _ = base_head(Statistics.of(fixed, labels), 0.3, 20.0, HeadOptions())
+    # Near ties: pictures on the boundary between two classes.
+    x = to_float(fixed)
+    boundary, _ = quantize(x[:100] + x[1:101])
+    asked = np.concatenate([fixed, boundary])
+    one_by_one = [int(head.logits(row).argmax()) for row in asked]
+    assert predict_indices(head, asked).tolist() == one_by_one
+
+
+def test_typicality_flags_one_in_twenty_of_its_own():
+    energies = np.sort(np.random.default_rng(0).normal(size=999))
+    assert (typicality(energies, energies) < 0.05).mean() == pytest.approx(0.05, abs=0.003)
+    assert typicality(np.array([-100.0]), ()) == 1.0
+
+
+def test_compare_needs_equal_lengths():
+    with pytest.raises(ValueError, match="argument 2"):
+        compare(["a"], ["a", "b"], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "bad", [{"family": "svm"}, {"priors": "mine"}, {"favour": 1.5}, {"favour": float("nan")}]
+)
+def test_impossible_options_are_refused(bad):
+    with pytest.raises(BadOption):
+        HeadOptions(**bad)

@@ -1,0 +1,64 @@
+"""Slow float64 twins of the heads, written from the formulas, sharing no code with the package."""
+
+import numpy as np
+
+
+def scores(family, x, y, queries, shrinkage, *, centre=None, level=None):
+    """Raw scores [q, C] of `queries` by the head of labelled rows (x, y); labels 0..C-1.
+
+    `centre` and `level` may be held from outside (the closed-form leave-one-out holds them).
+    """
+    classes = range(int(y.max()) + 1)
+    d = x.shape[1]
+    means = np.array([x[y == c].mean(axis=0) for c in classes])
+    m = means.mean(axis=0) if centre is None else centre
+    within = np.zeros((d, d))
+    for c in classes:
+        for row in x[y == c]:
+            within += np.outer(row - means[c], row - means[c])
+    out = np.zeros((len(queries), len(means)))
+    if family == "ridge":
+        mean = x.mean(axis=0)
+        total = (x - mean).T @ (x - mean)
+        lam = shrinkage * (np.trace(total) / d if level is None else level)
+        design = np.concatenate([x - mean, np.ones((len(x), 1))], axis=1)
+        penalty = np.diag([lam] * d + [0.0])
+        targets = np.eye(len(means))[y]
+        solution = np.linalg.solve(design.T @ design + penalty, design.T @ targets)
+        asked = np.concatenate([queries - mean, np.ones((len(queries), 1))], axis=1)
+        return asked @ solution
+    lam = shrinkage * (np.trace(within) / d if level is None else level)
+    inverse = np.linalg.inv(within + lam * np.eye(d)) if family != "nearest-mean" else np.eye(d)
+    for i, q in enumerate(queries):
+        for c in classes:
+            if family == "cosine":
+                direction = means[c] - m
+                out[i, c] = (q - m) @ inverse @ direction
+                out[i, c] /= np.sqrt(direction @ inverse @ direction)
+            else:
+                out[i, c] = -0.5 * (q - means[c]) @ inverse @ (q - means[c])
+    return out
+
+
+def left_out(family, x, y, shrinkage, rows):
+    """Raw scores of each row by the head of all the others, m and λ held at those of all."""
+    classes = range(int(y.max()) + 1)
+    d = x.shape[1]
+    means = np.array([x[y == c].mean(axis=0) for c in classes])
+    centred = x - (x.mean(axis=0) if family == "ridge" else means[y])
+    level = (centred**2).sum() / d
+    found = []
+    for i in rows:
+        keep = np.arange(len(x)) != i
+        found.append(
+            scores(
+                family,
+                x[keep],
+                y[keep],
+                x[i : i + 1],
+                shrinkage,
+                centre=means.mean(axis=0),
+                level=level,
+            )[0]
+        )
+    return np.array(found)
