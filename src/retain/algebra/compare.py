@@ -40,7 +40,9 @@ def compare(before: Sequence[str | None], after: Sequence[str], truth: Sequence[
     >>> compare(["a", "b", "b", None], ["b", "b", "a", "a"], ["a", "b", "a", "a"])
     Difference(worse=(0,), better=(2,), changed=())
     """
-    worse, better, changed = [], [], []
+    worse: list[int] = []
+    better: list[int] = []
+    changed: list[int] = []
     for index, (old, new, right) in enumerate(zip(before, after, truth, strict=True)):
         if old is None or old == new:
             continue

@@ -37,5 +37,4 @@ def typicality(energies: Floats, remembered: Sequence[float] | Floats) -> Floats
     array([0.25, 0.75, 1.  ])
     """
     below = np.searchsorted(np.asarray(remembered, dtype=np.float64), energies, side="right")
-    result: Floats = (1.0 + below) / (1.0 + len(remembered))
-    return result
+    return np.asarray((1.0 + below) / (1.0 + len(remembered)), dtype=np.float64)

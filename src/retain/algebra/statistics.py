@@ -19,6 +19,7 @@ from retain.algebra.fixed import EXACT_COUNT
 __all__ = ["Statistics"]
 
 Integers = NDArray[np.int64]
+Moment = NDArray[np.float64] | NDArray[np.int64]
 
 # Rows per block when features are turned into float64 for a product: bounds the memory.
 _BLOCK = 8192
@@ -46,7 +47,7 @@ class Statistics:
     classes: tuple[str, ...]
     counts: Integers
     sums: Integers
-    second: NDArray[np.float64] | NDArray[np.int64]
+    second: Moment
 
     @classmethod
     def empty(cls, dimension: int) -> Statistics:
@@ -83,7 +84,7 @@ class Statistics:
             order = np.argsort(rows, kind="stable")
             starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
             np.add.reduceat(features[order], starts, axis=0, dtype=np.int64, out=sums)
-        second: NDArray[np.float64] | NDArray[np.int64] = np.zeros((features.shape[1],) * 2)
+        second: Moment = np.zeros((features.shape[1],) * 2)
         if len(features) > EXACT_COUNT:
             second = second.astype(np.int64)
         for start in range(0, len(features), _BLOCK):
@@ -166,7 +167,8 @@ class Statistics:
             encoded = label.encode("utf-8", "surrogatepass")
             sha.update(len(encoded).to_bytes(8, "little") + encoded)
         for array in (self.counts, self.sums, self.second):
-            sha.update(np.ascontiguousarray(array, dtype="<i8"))
+            little = np.ascontiguousarray(array, dtype="<i8")
+            sha.update(little.data if little.size else b"")
         return "sha256:" + sha.hexdigest()
 
     @staticmethod
@@ -202,17 +204,19 @@ class Statistics:
             self.second.dtype,
             other.second.dtype,
         )
-        kind = np.int64 if wide and int(counts.sum()) > EXACT_COUNT else np.float64
-        first, second = self.second, other.second
+        first: Moment = self.second
+        second: Moment = other.second
         if wide:
             first, second = first.astype(np.int64), second.astype(np.int64)
-        combined = first + second if sign > 0 else first - second
+        combined: Moment = first + second if sign > 0 else first - second
+        if int(counts.sum()) <= EXACT_COUNT:
+            combined = combined.astype(np.float64, copy=False)
         kept = np.flatnonzero(counts)
         return _frozen(
             tuple(classes[i] for i in kept),
             counts[kept],
             sums[kept],
-            combined.astype(kind, copy=False),
+            combined,
         )
 
 
@@ -220,7 +224,7 @@ def _frozen(
     classes: tuple[str, ...],
     counts: Integers,
     sums: Integers,
-    second: NDArray[np.float64] | NDArray[np.int64],
+    second: Moment,
 ) -> Statistics:
     for array in (counts, sums, second):
         array.setflags(write=False)
