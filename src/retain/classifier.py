@@ -18,7 +18,7 @@ from typing import Any
 from retain import audit, teaching, unlearning
 from retain.algebra import HeadOptions
 from retain.answers import answer, report
-from retain.errors import NothingLearned
+from retain.errors import Damaged, NothingLearned
 from retain.intake import checked_label, named, take
 from retain.session import Session
 from retain.store import Manifest, Store
@@ -27,6 +27,7 @@ from retain.values import (
     Event,
     EventDetail,
     ImageDetail,
+    Prediction,
     Predictions,
     Progress,
     Receipt,
@@ -320,7 +321,7 @@ class Classifier:
         if isinstance(what, int) or (what.isdecimal() and len(what) < 6):
             return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
         sample = named(store, what)
-        prediction = self.predict([sample.image])[0]
+        prediction = self._answer_of(sample)
         numbers = {event for event, _ in store.history(sample.image)}
         history = tuple(event for event in store.events() if event.event in numbers)
         return ImageDetail(sample, prediction, history)
@@ -375,6 +376,13 @@ class Classifier:
             progress: called as ``progress(done, total)``.
         """
         return audit.verify(self._session, deep=deep, progress=progress)
+
+    def _answer_of(self, sample: Sample) -> Prediction:
+        found = self._session.store.feature(sample.image)
+        if found is None:
+            raise Damaged(f"the feature of {sample.image} is missing; run `retain verify`")
+        mind = self._session.mind
+        return answer(mind, sample.source, sample.image, found[0], remembered=True)
 
     def _remembers(self, image: str) -> bool:
         return self._session.store.member(image) is not None

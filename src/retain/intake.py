@@ -131,13 +131,15 @@ def resolve(store: Store, extractor: Extractor, image: Any) -> Taken:
     return taken
 
 
-def named(store: Store, text: str) -> Sample:
+def named(store: Store, text: str, *, kept: bool = False) -> Sample:
     """The one remembered picture that a hash, the start of one, or a source name stands for.
+
+    With `kept`, also a picture that is only kept so that an undone event can be brought back.
 
     Raises:
         UnknownImage: if there is none, or more than one; the message says which.
     """
-    found = store.find(text)
+    found = store.find(text, kept=kept)
     if len(found) == 1:
         return found[0]
     if found:

@@ -330,7 +330,5 @@ def _derived_mind(
     use_cache: bool = True,
 ) -> Mind:
     lesson = store.lesson()
-    tuning = _tuning(store, samples, features, statistics, lesson.members, use_cache=use_cache)
-    return _think(
-        store.head_event(), store, samples, features, statistics, tuning, len(lesson.members)
-    )
+    tuning = _tuning(store, samples, features, statistics, lesson, use_cache=use_cache)
+    return _think(store.head_event(), store, samples, features, statistics, tuning, len(lesson))

@@ -31,7 +31,7 @@ def selected(
     samples = {sample.image: sample for sample in session.store.members()}
     chosen: dict[str, Sample] = {}
     for text in images:
-        sample = named(session.store, text)
+        sample = named(session.store, text, kept=True)
         chosen[sample.image] = sample
     for label in labels:
         wanted = checked_label(label)
@@ -41,10 +41,11 @@ def selected(
         chosen.update((sample.image, sample) for sample in found)
     for event in events:
         session.store.event(event)
-        spoken = [each.image for each in session.store.assertions(event)]
-        chosen.update((image, samples[image]) for image in spoken if image in samples)
+        # What an undone event speaks of is kept for redoing; it can be forgotten all the same.
+        spoken = session.store.assertions(event)
+        chosen.update((each.image, samples.get(each.image, each)) for each in spoken)
     if not chosen:
-        raise InputError("the events named speak of no picture that is still remembered")
+        raise InputError("the events named speak of no picture that is still kept")
     return sorted(chosen.values(), key=lambda sample: sample.image)
 
 

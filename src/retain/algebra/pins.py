@@ -174,7 +174,12 @@ def _conflict(pins: Sequence[Pin], gram: Floats, gaps: Floats) -> PinConflict:
             f"the correction of {pins[worst].image} to {pins[worst].label!r} cannot be satisfied "
             f"together with the other corrections; undo some of them"
         )
-    return _conflict_of(pins[worst], pins[max(different, key=lambda j: float(likeness[j]))])
+    other = pins[max(different, key=lambda j: float(likeness[j]))]
+    return PinConflict(
+        f"two corrections contradict each other beside the others: {pins[worst].image} is to be "
+        f"{pins[worst].label!r} and {other.image}, which is like it, is to be {other.label!r}, and "
+        f"no linear head says so; undo or forget one of them"
+    )
 
 
 def _conflict_of(first: Pin, second: Pin) -> PinConflict:

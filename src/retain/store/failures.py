@@ -1,0 +1,70 @@
+"""The one place where what SQLite and the operating system say becomes our own errors."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
+
+from retain.errors import Damaged, DiskFull, Locked, ReadOnly, RetainError, StoreError
+
+__all__ = ["translated"]
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise errors about the classifier at `path` as members of the tree in `retain.errors`."""
+    try:
+        yield
+    except RetainError:
+        raise
+    except DBAPIError as error:
+        raise _of_sqlite(path, error.orig or error) from error
+    except sqlite3.Error as error:
+        raise _of_sqlite(path, error) from error
+    except OSError as error:
+        raise _of_system(path, error) from error
+
+
+def _of_sqlite(path: Path, error: BaseException) -> StoreError:
+    text = str(error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or "is full" in text:
+        return _full(path)
+    if code == sqlite3.SQLITE_READONLY or "readonly" in text:
+        return ReadOnly(
+            f"{path} cannot be written ({text}); make it writable, or work on a copy of it"
+        )
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} or "locked" in text:
+        return Locked(f"{path} is being written by another process ({text}); try again")
+    if code == sqlite3.SQLITE_IOERR:
+        return StoreError(
+            f"the disk failed while {path} was read or written ({text}); what was acknowledged "
+            f"before is kept. Check the disk and its free space, then run `retain verify {path}`"
+        )
+    return Damaged(
+        f"the journal of {path} is damaged ({text}). Run `retain verify {path}` for the whole "
+        f"list, and put a copy of the directory back if you have one"
+    )
+
+
+def _of_system(path: Path, error: OSError) -> StoreError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        return _full(path)
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return ReadOnly(
+            f"{path} cannot be written ({error.strerror}: {error.filename}); make it writable, or "
+            f"work on a copy of it"
+        )
+    return StoreError(f"{path} cannot be used: {error.strerror or error} ({error.filename})")
+
+
+def _full(path: Path) -> DiskFull:
+    return DiskFull(
+        f"no room left on the disk of {path}; nothing was changed and nothing acknowledged is "
+        f"lost. Free some space and run the same command again"
+    )

@@ -1,0 +1,176 @@
+"""Who is a member, with which label, since when: the replay of events, and nothing else.
+
+An event asserts labels of pictures (`learn`, `correct`), maps one label to another at that point
+(`rename`, `merge`), takes an earlier event back (`undo`), or records that pictures were forgotten.
+An event that an active `undo` names is not active; an undo may itself be taken back. Membership is
+what the active events say, in order; the last word on a picture counts. Forgotten pictures have no
+rows left, so a replay cannot meet them.
+
+A *lesson* is an active `learn` that still says something, or a `correct` that leaves the membership
+a quarter larger than the lesson before it did. What was a member, and as what, right after the last
+lesson decides how the head is tuned; a class renamed or merged later bears its new name there
+too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retain.errors import CannotUndo, UnknownEvent
+from retain.values import Event, Sample
+
+__all__ = ["GROWTH", "Assertion", "Entry", "Plan", "Replay", "active", "replay", "undoable"]
+
+GROWTH = 1.25
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """What an event says of one picture: its content hash, its label, whether it is a pin."""
+
+    image: str
+    label: str
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A membership: the samples sorted by hash, and image → label at the last lesson."""
+
+    members: tuple[Sample, ...]
+    lesson: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the journal: `target` for undo, `detail` as it was written."""
+
+    id: int
+    kind: str
+    at: str
+    target: int | None
+    detail: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """Membership by row number: picture → (label, pinned, event), now and at the last lesson."""
+
+    members: Mapping[int, tuple[str, bool, int]]
+    lesson: Mapping[int, str]
+
+
+Said = Mapping[int, Sequence[tuple[int, str, bool]]]
+"""Event → what it says: (picture, label, pinned)."""
+
+
+def active(entries: Sequence[Entry]) -> dict[int, int]:
+    """The events taken back: event → the active undo that did it."""
+    undone: dict[int, int] = {}
+    for entry in reversed(entries):
+        if entry.kind == "undo" and entry.target is not None and entry.id not in undone:
+            undone[entry.target] = entry.id
+    return undone
+
+
+def replay(entries: Sequence[Entry], said: Said, without: Collection[int] = ()) -> Replay:
+    """Membership after `entries`, as if the pictures `without` had never been."""
+    undone = active(entries)
+    members: dict[int, tuple[str, bool, int]] = {}
+    lesson: dict[int, str] = {}
+    size = 0
+    for entry in entries:
+        if entry.id in undone:
+            continue
+        if entry.kind in {"learn", "correct"}:
+            rows = [row for row in said.get(entry.id, ()) if row[0] not in without]
+            for image, label, pinned in rows:
+                members[image] = label, pinned, entry.id
+            grown = len(members) >= GROWTH * size
+            if rows and (entry.kind == "learn" or grown):
+                lesson = {image: label for image, (label, _, _) in members.items()}
+                size = len(members)
+        elif entry.kind in {"rename", "merge"}:
+            old, new = entry.detail["old"], entry.detail["new"]
+            for image, (label, pinned, _) in members.items():
+                if label == old:
+                    members[image] = new, pinned, entry.id
+            lesson = {image: new if label == old else label for image, label in lesson.items()}
+    return Replay(members, lesson)
+
+
+def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
+    """The event that `undo` means.
+
+    Raises:
+        UnknownEvent: if there is none of that number.
+        CannotUndo: if it cannot be taken back; the message says why and what can.
+    """
+    undone = active(entries)
+    if target is None:
+        left = [e for e in entries if e.id not in undone and e.kind != "undo"]
+        if not left:
+            raise CannotUndo("there is nothing to undo")
+        found = left[-1]
+        if found.kind == "forget":
+            raise CannotUndo(
+                f"the last event ({found.id}) forgot pictures, and forgetting is for good; to take "
+                f"back an earlier event, name it: see `retain log`"
+            )
+    else:
+        by_id = {entry.id: entry for entry in entries}
+        if target not in by_id:
+            raise unknown(target, entries)
+        found = by_id[target]
+    if found.kind == "forget":
+        raise CannotUndo(f"event {found.id} forgot pictures, and forgetting is for good")
+    if found.id in undone:
+        by = undone[found.id]
+        raise CannotUndo(
+            f"event {found.id} was taken back by event {by} already; to bring it back, undo "
+            f"event {by}"
+        )
+    if found.kind in {"learn", "correct"} and not said.get(found.id):
+        raise CannotUndo(
+            f"nothing is left of event {found.id}: every picture it speaks of was forgotten"
+        )
+    return found
+
+
+def unknown(number: int, entries: Sequence[Entry]) -> UnknownEvent:
+    """The error for a number that no event has."""
+    there = f"events go from 1 to {entries[-1].id}" if entries else "the journal is empty"
+    return UnknownEvent(f"there is no event {number}; {there}")
+
+
+def described(
+    entry: Entry, labels: Mapping[str, int], kinds: Mapping[int, str], undone: int | None
+) -> Event:
+    """An entry for people: counts and labels of what is still remembered, never a file's name."""
+    count = sum(labels.values())
+    pictures = f"{count} picture" if count == 1 else f"{count} pictures"
+    what = repr(next(iter(labels))) if len(labels) == 1 else f"{len(labels)} classes"
+    if entry.kind == "learn":
+        summary = f"learned {pictures} of {what}" if count else "learned pictures since forgotten"
+    elif entry.kind == "correct":
+        summary = (
+            f"corrected {pictures} to {what}" if count else "corrected pictures since forgotten"
+        )
+    elif entry.kind == "undo":
+        summary = f"took back event {entry.target} ({kinds[entry.target or 0]})"
+    elif entry.kind == "forget":
+        gone = entry.detail["images"]
+        summary = f"forgot {gone} {'picture' if gone == 1 else 'pictures'}"
+    else:
+        verb = "renamed" if entry.kind == "rename" else "merged"
+        joint = "to" if entry.kind == "rename" else "into"
+        summary = f"{verb} {entry.detail['old']!r} {joint} {entry.detail['new']!r}"
+    return Event(entry.id, entry.kind, entry.at, summary, count, undone, entry.target)
+
+
+def parsed(row: Any) -> Entry:
+    """An entry from a row of the table ``events``."""
+    return Entry(row.id, row.kind, row.at, row.target, json.loads(row.detail))

@@ -1,0 +1,205 @@
+"""Queries: rows of the journal as values."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from retain.errors import Damaged
+from retain.store.journal import Entry, Plan, Replay, parsed
+from retain.values import Sample
+
+__all__ = [
+    "asserted",
+    "entries",
+    "features",
+    "find",
+    "head_event",
+    "labels_by_event",
+    "numbers",
+    "plan",
+    "said",
+    "samples",
+    "to_bytes",
+    "to_name",
+]
+
+# SQLite takes at most 999 parameters in one statement on old builds.
+_AT_ONCE = 900
+
+
+def to_bytes(image: str) -> bytes:
+    """A content hash as the 32 bytes that are stored; what is not one finds nothing."""
+    try:
+        return bytes.fromhex(image.removeprefix("sha256:"))
+    except ValueError:
+        return b""
+
+
+def to_name(digest: bytes) -> str:
+    """The content hash of 32 stored bytes."""
+    return "sha256:" + digest.hex()
+
+
+def head_event(connection: Connection) -> int:
+    """The number of the last event; 0 if there is none."""
+    found = connection.exec_driver_sql("SELECT max(id) FROM events").scalar()
+    return int(found or 0)
+
+
+_TABLES = {
+    "members": "members",
+    "last_said": (
+        "(SELECT image, label, pinned, max(event) AS event FROM assertions GROUP BY image)"
+    ),
+}
+
+
+def samples(
+    connection: Connection, where: str, parameters: Mapping[str, Any], table: str = "members"
+) -> list[Sample]:
+    """Members that a condition on i (images) and m (members) selects, sorted by hash."""
+    rows = connection.exec_driver_sql(
+        f"SELECT i.hash, m.label, m.pinned, m.event, i.source FROM {_TABLES[table]} m "  # noqa: S608
+        f"JOIN images i ON i.id = m.image {where} ORDER BY i.hash",
+        dict(parameters),
+    )
+    return [
+        Sample(to_name(digest), label, bool(pinned), event, source)
+        for digest, label, pinned, event, source in rows
+    ]
+
+
+def find(connection: Connection, name: str, table: str) -> list[Sample]:
+    """Pictures of this hash, of a hash that begins so (six digits or more), or of this source."""
+    digits = name.removeprefix("sha256:").lower()
+    if 6 <= len(digits) <= 64 and all(digit in "0123456789abcdef" for digit in digits):
+        low, high = bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
+        found = samples(
+            connection, "WHERE i.hash BETWEEN :low AND :high", {"low": low, "high": high}, table
+        )
+        if found:
+            return found
+    return samples(connection, "WHERE i.source = :source", {"source": printable(name)}, table)
+
+
+def printable(source: str) -> str:
+    """A file's name as text that can be stored and shown, whatever its bytes were."""
+    return source.encode("utf-8", "backslashreplace").decode()
+
+
+def entries(connection: Connection) -> list[Entry]:
+    """All events, oldest first."""
+    rows = connection.exec_driver_sql("SELECT id, kind, at, target, detail FROM events ORDER BY id")
+    return [parsed(row) for row in rows]
+
+
+def said(connection: Connection) -> dict[int, list[tuple[int, str, bool]]]:
+    """Event → what it says: (picture, label, pinned)."""
+    found: dict[int, list[tuple[int, str, bool]]] = defaultdict(list)
+    for event, image, label, pinned in connection.exec_driver_sql(
+        "SELECT event, image, label, pinned FROM assertions"
+    ):
+        found[event].append((image, label, bool(pinned)))
+    return found
+
+
+def labels_by_event(connection: Connection) -> dict[int, dict[str, int]]:
+    """Event → label → how many pictures it gives that label to."""
+    found: dict[int, dict[str, int]] = defaultdict(dict)
+    for event, label, count in connection.exec_driver_sql(
+        "SELECT event, label, count(*) FROM assertions GROUP BY event, label"
+    ):
+        found[event][label] = count
+    return found
+
+
+def asserted(connection: Connection, number: int) -> list[Sample]:
+    """What an event says of pictures, sorted by hash."""
+    rows = connection.exec_driver_sql(
+        "SELECT i.hash, a.label, a.pinned, a.event, i.source FROM assertions a "
+        "JOIN images i ON i.id = a.image WHERE a.event = ? ORDER BY i.hash",
+        (number,),
+    )
+    return [
+        Sample(to_name(digest), label, bool(pinned), event, source)
+        for digest, label, pinned, event, source in rows
+    ]
+
+
+def numbers(connection: Connection, images: Sequence[str]) -> set[int]:
+    """The row numbers of pictures."""
+    found: set[int] = set()
+    for start in range(0, len(images), _AT_ONCE):
+        part = [to_bytes(image) for image in images[start : start + _AT_ONCE]]
+        marks = ", ".join("?" * len(part))
+        rows = connection.exec_driver_sql(
+            f"SELECT id FROM images WHERE hash IN ({marks})",  # noqa: S608 only question marks
+            tuple(part),
+        )
+        found.update(int(row[0]) for row in rows)
+    return found
+
+
+def plan(connection: Connection, replayed: Replay) -> Plan:
+    """A replay with pictures by hash instead of row number."""
+    names: dict[int, tuple[str, str]] = {}
+    for number, digest, source in connection.exec_driver_sql("SELECT id, hash, source FROM images"):
+        if number in replayed.members:
+            names[number] = to_name(digest), source
+    try:
+        members = [
+            Sample(names[number][0], label, pinned, event, names[number][1])
+            for number, (label, pinned, event) in replayed.members.items()
+        ]
+        lesson = {names[number][0]: label for number, label in replayed.lesson.items()}
+    except KeyError as error:
+        raise Damaged(
+            f"the journal speaks of picture number {error}, which is not there; run `retain "
+            f"verify`, and put a copy of the directory back if you have one"
+        ) from None
+    return Plan(tuple(sorted(members, key=lambda sample: sample.image)), lesson)
+
+
+def features(
+    connection: Connection, images: Sequence[str] | None, dimension: int
+) -> tuple[list[str], NDArray[np.int16], NDArray[np.float32]]:
+    """Features of `images`, or of all members, sorted by hash: see `Store.features`."""
+    if images is None:
+        count = int(connection.exec_driver_sql("SELECT count(*) FROM members").scalar_one())
+        parts: list[tuple[str, tuple[bytes, ...]]] = [
+            ("JOIN members m ON m.image = i.id ORDER BY i.hash", ())
+        ]
+    else:
+        ordered = sorted({to_bytes(image) for image in images})
+        count = len(ordered)
+        parts = []
+        for start in range(0, count, _AT_ONCE):
+            part = tuple(ordered[start : start + _AT_ONCE])
+            marks = ", ".join("?" * len(part))
+            parts.append((f"WHERE i.hash IN ({marks}) ORDER BY i.hash", part))
+    names: list[str] = []
+    vectors = np.zeros((count, dimension), dtype=np.int16)
+    norms = np.zeros(count, dtype=np.float32)
+    for condition, parameters in parts:
+        rows = connection.exec_driver_sql(
+            "SELECT i.hash, f.vector, f.norm FROM features f "  # noqa: S608
+            f"JOIN images i ON i.id = f.image {condition}",
+            parameters,
+        )
+        for digest, vector, norm in rows:
+            if len(vector) != 2 * dimension or len(norm) != 4:
+                raise Damaged(
+                    f"the feature of {to_name(digest)} has the wrong length; put a copy of the "
+                    f"directory back, or forget the picture and learn it again"
+                )
+            row = len(names)
+            vectors[row] = np.frombuffer(vector, dtype="<i2")
+            norms[row] = np.frombuffer(norm, dtype="<f4")[0]
+            names.append(to_name(digest))
+    return names, vectors[: len(names)], norms[: len(names)]

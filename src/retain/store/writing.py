@@ -1,0 +1,179 @@
+"""Statements that change the journal, each inside its caller's transaction."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Engine
+
+from retain.store.journal import Assertion, Replay
+from retain.store.manifest import Manifest, sync_folder
+from retain.store.reading import numbers, printable, to_bytes, to_name
+from retain.store.schema import connect, migrate
+
+__all__ = [
+    "NewImage",
+    "build",
+    "delete_images",
+    "insert_assertions",
+    "insert_event",
+    "insert_images",
+    "pending",
+    "replace_members",
+    "rewrite",
+    "staged",
+]
+
+# How long to wait for readers before leaving the rest of an erasure to the next writer, seconds.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class NewImage:
+    """A picture to remember.
+
+    Attributes:
+        image: its content hash.
+        source: the name it came under.
+        data: its bytes; None where only features are kept.
+        feature: int16 [d].
+        norm: the feature's original length.
+    """
+
+    image: str
+    source: str
+    data: bytes | None
+    feature: NDArray[np.int16]
+    norm: float
+
+
+def build(folder: Path, manifest: Manifest, extractor_files: Mapping[str, bytes | Path]) -> None:
+    """Lay out an empty classifier in an empty folder."""
+    for name in ("blobs", "versions"):
+        (folder / name).mkdir()
+    extractor = folder / "extractors" / manifest.extractor
+    extractor.mkdir(parents=True)
+    for name, content in extractor_files.items():
+        data = content.read_bytes() if isinstance(content, Path) else content
+        (extractor / name).write_bytes(data)
+    engine = connect(folder / "journal.db", mode="rwc")
+    with engine.execution_options(writes=True).begin() as connection:
+        migrate(connection)
+    engine.dispose()
+    manifest.write(folder)
+    sync_folder(folder)
+
+
+def insert_event(
+    connection: Connection, kind: str, target: int | None, detail: Mapping[str, Any] | None
+) -> int:
+    """A new last event; returns its number."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    found = connection.exec_driver_sql(
+        "INSERT INTO events (kind, at, target, detail) VALUES (?, ?, ?, ?) RETURNING id",
+        (kind, now, target, json.dumps(dict(detail or {}))),
+    )
+    return int(found.scalar_one())
+
+
+def insert_images(connection: Connection, new_images: Sequence[NewImage], *, staged: bool) -> None:
+    """Pictures and their features; what is there already stays as it is."""
+    for new in new_images:
+        connection.exec_driver_sql(
+            "INSERT INTO images (hash, source, staged) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (to_bytes(new.image), printable(new.source), int(staged)),
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO features (image, norm, vector) "
+            "SELECT id, ?, ? FROM images WHERE hash = ? ON CONFLICT DO NOTHING",
+            (
+                np.float32(new.norm).astype("<f4").tobytes(),
+                np.ascontiguousarray(new.feature, dtype="<i2").tobytes(),
+                to_bytes(new.image),
+            ),
+        )
+
+
+def insert_assertions(connection: Connection, number: int, assertions: Sequence[Assertion]) -> None:
+    """What an event says of pictures that are there; they are members from now on."""
+    rows = [(to_bytes(a.image), a.label, int(a.pinned)) for a in assertions]
+    for digest, label, pinned in rows:
+        image = connection.exec_driver_sql(
+            "UPDATE images SET staged = 0 WHERE hash = ? RETURNING id", (digest,)
+        ).scalar_one()
+        connection.exec_driver_sql(
+            "INSERT INTO assertions (event, image, label, pinned) VALUES (?, ?, ?, ?)",
+            (number, image, label, pinned),
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO members (image, label, pinned, event) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (image) DO UPDATE SET label = excluded.label, pinned = excluded.pinned, "
+            "event = excluded.event",
+            (image, label, pinned, number),
+        )
+
+
+def replace_members(connection: Connection, replayed: Replay) -> None:
+    """Membership as a replay says."""
+    connection.exec_driver_sql("DELETE FROM members")
+    rows = [
+        (image, label, int(pinned), event)
+        for image, (label, pinned, event) in replayed.members.items()
+    ]
+    if rows:
+        connection.exec_driver_sql(
+            "INSERT INTO members (image, label, pinned, event) VALUES (?, ?, ?, ?)", rows
+        )
+
+
+def staged(connection: Connection) -> list[str]:
+    """Pictures that no event speaks of."""
+    rows = connection.exec_driver_sql("SELECT hash FROM images WHERE staged = 1")
+    return [to_name(row[0]) for row in rows]
+
+
+def delete_images(connection: Connection, images: Sequence[str]) -> None:
+    """Every row about pictures goes, and their bytes go on the list of what to erase."""
+    gone = [(number,) for number in sorted(numbers(connection, images))]
+    if not gone:
+        return
+    connection.exec_driver_sql(
+        "INSERT OR IGNORE INTO erasures SELECT hash FROM images WHERE id = ?", gone
+    )
+    connection.exec_driver_sql("INSERT OR IGNORE INTO erasures VALUES (x'')")
+    for table in ("members", "assertions", "features"):
+        connection.exec_driver_sql(f"DELETE FROM {table} WHERE image = ?", gone)  # noqa: S608
+    connection.exec_driver_sql("DELETE FROM images WHERE id = ?", gone)
+
+
+def pending(connection: Connection) -> list[bytes]:
+    """Hashes on the list of what to erase."""
+    return [bytes(row[0]) for row in connection.exec_driver_sql("SELECT hash FROM erasures")]
+
+
+def rewrite(engine: Engine) -> None:
+    """Write the database anew and empty its log, so that nothing deleted is left in either.
+
+    Readers may hold an old state of the log for a moment; they are waited for.
+    """
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        cursor.execute("VACUUM")
+        deadline = time.monotonic() + _PATIENCE
+        while cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.05)
+        cursor.close()
+    finally:
+        raw.close()

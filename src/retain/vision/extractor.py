@@ -1,0 +1,332 @@
+"""From the bytes of a picture to its feature vector, one picture at a time.
+
+One picture per call and one thread per call: a feature must not depend on the batch it came in or
+on how many cores were free, to the last bit. Speed comes from several calls at once (`stream`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retain.errors import BadImage, BadOption, Damaged, RetainError
+from retain.vision.images import decode
+from retain.vision.preprocess import Preprocess, prepare
+
+__all__ = ["Extractor", "OnnxExtractor", "VectorExtractor", "load_builtin", "load_extractor"]
+
+GRAPH: Final = "features.onnx"
+DESCRIPTION: Final = "preprocess.json"
+FORMAT: Final = 1
+DATA: Final = Path(__file__).resolve().parents[1] / "data"
+LARGEST_VECTOR: Final = 65_536
+
+
+class Extractor(ABC):
+    """Turns the bytes of a picture into a feature vector; safe to call from several threads."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What people call it."""
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """How many numbers a feature has."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Equal exactly for extractors that compute the same features; fit for a file name."""
+
+    @abstractmethod
+    def feature(self, data: bytes) -> NDArray[np.float32]:
+        """The feature of one picture, float32 [dimension], finite, not normalised.
+
+        Raises:
+            BadImage: if the bytes cannot be read as a picture.
+        """
+
+    @abstractmethod
+    def files(self) -> Mapping[str, bytes | Path]:
+        """Everything `load_extractor` needs, as file name → content or file to copy."""
+
+
+@final
+class OnnxExtractor(Extractor):
+    """An ONNX graph with one image input and one feature output, and the rule to prepare pixels.
+
+    Made by `load` from a directory with `features.onnx` (weights inside) and `preprocess.json`:
+    ``{"format": 1, "name": …, "dimension": d, "sha256": …, "preprocess": {…}}``.
+    """
+
+    def __init__(
+        self, name: str, dimension: int, rule: Preprocess, graph: Path, sha256: str, session: Any
+    ) -> None:
+        self._name = name
+        self._dimension = dimension
+        self._rule = rule
+        self._graph = graph
+        self._sha256 = sha256
+        self._session = session
+        self._input: str = session.get_inputs()[0].name
+        self._output: str = session.get_outputs()[0].name
+
+    @classmethod
+    def load(cls, directory: str | Path) -> OnnxExtractor:
+        """The extractor in a directory.
+
+        Raises:
+            BadOption: if the description is not what it should be.
+            Damaged: if a file is missing or does not hold what it should.
+        """
+        directory = Path(directory)
+        description = _describe(directory)
+        name = description.get("name", directory.name)
+        try:
+            dimension = int(description["dimension"])
+            rule = Preprocess.from_json(description["preprocess"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadOption(f"{directory / DESCRIPTION} cannot be used: {error}") from error
+        try:
+            graph = (directory / GRAPH).read_bytes()
+        except OSError as error:
+            raise Damaged(
+                f"{directory / GRAPH} cannot be read ({error.strerror}); restore it from a copy"
+            ) from error
+        sha256 = hashlib.sha256(graph).hexdigest()
+        if description.get("sha256", sha256) != sha256:
+            raise Damaged(
+                f"{directory / GRAPH} has changed: its SHA-256 is {sha256}, recorded is "
+                f"{description['sha256']}; restore it from a copy"
+            )
+        session = _session(graph, directory / GRAPH)
+        return cls(name, dimension, rule, directory / GRAPH, sha256, session)._tried()
+
+    def _tried(self) -> OnnxExtractor:
+        """Itself, after one run on a black picture: a graph that cannot work is found here."""
+        black = np.zeros((self._rule.height, self._rule.width, 3), np.uint8)
+        try:
+            self._run(prepare(black, self._rule))
+        except RetainError:
+            raise
+        except Exception as error:
+            raise Damaged(
+                f"{self._graph} cannot be run on pictures {list(self._rule.shape)}: {error}"
+            ) from error
+        return self
+
+    @property
+    def name(self) -> str:
+        """As `preprocess.json` has it."""
+        return self._name
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers a feature has."""
+        return self._dimension
+
+    @property
+    def rule(self) -> Preprocess:
+        """How pixels are prepared."""
+        return self._rule
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the graph's own and the preprocessing rule."""
+        rule = json.dumps(self._rule.to_json(), sort_keys=True, separators=(",", ":"))
+        text = f"onnx\n{self._sha256}\n{self._dimension}\n{rule}\n"
+        return "sha256-" + hashlib.sha256(text.encode()).hexdigest()
+
+    def feature(self, data: bytes) -> NDArray[np.float32]:
+        """The feature of one image file, float32 [dimension], not normalised.
+
+        Raises:
+            BadImage: if the bytes cannot be read as a picture.
+            Damaged: if the graph answers with something else than `dimension` finite numbers.
+        """
+        return self._run(prepare(decode(data, shorter=self._rule.needs), self._rule))
+
+    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        answer = np.asarray(self._session.run([self._output], {self._input: pixels})[0])
+        if answer.shape != (1, self._dimension) or answer.dtype != np.float32:
+            raise Damaged(
+                f"{self._graph} answers {answer.dtype} {list(answer.shape)}, expected float32 "
+                f"{[1, self._dimension]} as preprocess.json says; one of the two is wrong"
+            )
+        feature: NDArray[np.float32] = answer[0]
+        if not np.isfinite(feature).all():
+            raise Damaged(f"{self._graph} answers with numbers that are not finite")
+        return feature
+
+    def files(self) -> Mapping[str, bytes | Path]:
+        """The graph and its description."""
+        description = {
+            "format": FORMAT,
+            "name": self._name,
+            "sha256": self._sha256,
+            "dimension": self._dimension,
+            "preprocess": self._rule.to_json(),
+        }
+        return {GRAPH: self._graph, DESCRIPTION: _json_bytes(description)}
+
+
+@final
+class VectorExtractor(Extractor):
+    """For people who bring their own features: the "picture" is a float32 vector in `.npy` form.
+
+    >>> from retain.vision import encode_vector
+    >>> VectorExtractor(2).feature(encode_vector(np.array([3.0, 4.0])))
+    array([3., 4.], dtype=float32)
+    """
+
+    def __init__(self, dimension: int) -> None:
+        if not 1 <= dimension <= LARGEST_VECTOR:
+            raise BadOption(
+                f"vectors of {dimension} numbers are not possible; use 1 to {LARGEST_VECTOR:,}"
+            )
+        self._dimension = dimension
+
+    @property
+    def name(self) -> str:
+        """``vectors:<dimension>``."""
+        return f"vectors:{self._dimension}"
+
+    @property
+    def dimension(self) -> int:
+        """How many numbers a vector has."""
+        return self._dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """``vectors-<dimension>``."""
+        return f"vectors-{self._dimension}"
+
+    def feature(self, data: bytes) -> NDArray[np.float32]:
+        """The vector itself.
+
+        Raises:
+            BadImage: if the bytes are not an `.npy` file of `dimension` finite numbers.
+        """
+        try:
+            if len(data) > 1024 + 16 * self._dimension:
+                raise ValueError(f"{len(data):,} bytes are too many")
+            vector = np.lib.format.read_array(BytesIO(data), allow_pickle=False)
+            with np.errstate(over="ignore"):
+                numbers = vector.astype(np.float32, casting="same_kind")
+        except Exception as error:
+            raise BadImage(
+                f"it is not a vector in .npy form ({error}); this classifier takes "
+                f"{self._dimension} numbers for each picture"
+            ) from error
+        if numbers.shape != (self._dimension,) or not np.isfinite(numbers).all():
+            raise BadImage(
+                f"it is an array {list(numbers.shape)}; this classifier takes "
+                f"{self._dimension} finite numbers for each picture"
+            )
+        return numbers
+
+    def files(self) -> Mapping[str, bytes | Path]:
+        """A description, so that the directory tells what it is."""
+        description = {"format": FORMAT, "name": self.name, "dimension": self._dimension}
+        return {DESCRIPTION: _json_bytes(description)}
+
+
+def load_builtin(name: str) -> Extractor:
+    """An extractor by name, or from a directory.
+
+    Args:
+        name: ``"efficientnet_lite0"``, which is shipped; ``"vectors:<d>"`` for feature vectors of
+            d numbers; or a directory with `features.onnx` and `preprocess.json`.
+
+    Raises:
+        BadOption: if there is no such extractor.
+        Damaged: if its files do not hold what they should.
+
+    >>> load_builtin("vectors:8").dimension
+    8
+    """
+    kind, _, number = name.partition(":")
+    if kind == "vectors" and number.isascii() and number.isdigit() and len(number) < 9:
+        return VectorExtractor(int(number))
+    shipped = sorted(path.parent.name for path in DATA.glob(f"*/{GRAPH}"))
+    if name in shipped:
+        return OnnxExtractor.load(DATA / name)
+    if Path(name).is_dir():
+        return load_extractor(name)
+    raise BadOption(
+        f"there is no extractor {name!r}; use {', '.join(shipped)}, vectors:<number of features>, "
+        f"or a directory with {GRAPH} and {DESCRIPTION}"
+    )
+
+
+def load_extractor(directory: str | Path, fingerprint: str | None = None) -> Extractor:
+    """The extractor that `Extractor.files` wrote into a directory.
+
+    Args:
+        directory: where the files are.
+        fingerprint: what it must be, if known.
+
+    Raises:
+        BadOption: if the description is not what it should be.
+        Damaged: if a file is missing or changed, or the fingerprint is another.
+    """
+    directory = Path(directory)
+    description = _describe(directory)
+    name = str(description.get("name", ""))
+    vectors = name.startswith("vectors:")
+    extractor = load_builtin(name) if vectors else OnnxExtractor.load(directory)
+    if fingerprint is not None and extractor.fingerprint != fingerprint:
+        raise Damaged(
+            f"the extractor in {directory} is not the one its features were computed with "
+            f"({extractor.fingerprint} instead of {fingerprint}); restore it from a copy"
+        )
+    return extractor
+
+
+def _describe(directory: Path) -> dict[str, Any]:
+    path = directory / DESCRIPTION
+    try:
+        description = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Damaged(
+            f"{path} cannot be read ({error.strerror}); restore it from a copy"
+        ) from error
+    except ValueError as error:
+        raise Damaged(f"{path} is not JSON ({error}); restore it from a copy") from error
+    if not isinstance(description, dict) or description.get("format", FORMAT) != FORMAT:
+        raise BadOption(f"{path} is not a description of format {FORMAT}; update retain")
+    return description
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _session(graph: bytes, path: Path) -> Any:
+    """An ONNX Runtime session that answers the same whatever else the machine does."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise Damaged(f"{path} is not a graph that ONNX Runtime can load: {error}") from error
+    if len(session.get_inputs()) != 1:
+        names = ", ".join(each.name for each in session.get_inputs())
+        raise BadOption(f"{path} wants several inputs ({names}); it must take pictures alone")
+    return session
