@@ -49,10 +49,12 @@ def described(command: Command) -> str:
     for name, kind, default, info in parameters(command):
         text = cell(info.help or "")
         if type(info).__name__ == "ArgumentInfo":
-            given = f"`{cell(info.metavar)}`" + (
+            many = "..." if typing.get_origin(without_none(kind)) is list else ""
+            metavar = f"{info.metavar}{many}"
+            given = f"`{cell(metavar)}`" + (
                 "" if default is inspect.Parameter.empty else " (optional)"
             )
-            arguments.append((info.metavar, default, f"| {given} | {text} |"))
+            arguments.append((metavar, default, f"| {given} | {text} |"))
         else:
             # Given inside Annotated, typer keeps the first of the names as the default.
             names = [str(each) for each in (info.default, *(info.param_decls or ()))]
@@ -86,13 +88,19 @@ def parameters(command: Command) -> Iterator[tuple[str, typing.Any, typing.Any, 
 
 def choices(kind: typing.Any) -> str:
     """What may be given for an option; nothing for a switch."""
-    if isinstance(kind, types.UnionType):
-        kind = next(each for each in typing.get_args(kind) if each is not types.NoneType)
+    kind = without_none(kind)
     if typing.get_origin(kind) is list:
         kind = typing.get_args(kind)[0]
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return f"`{'|'.join(each.value for each in kind)}`"
     return {bool: "", int: "`N`", float: "`X`", Path: "`FILE`"}.get(kind, "`TEXT`")
+
+
+def without_none(kind: typing.Any) -> typing.Any:
+    """`X` for `X | None`."""
+    if isinstance(kind, types.UnionType):
+        return next(each for each in typing.get_args(kind) if each is not types.NoneType)
+    return kind
 
 
 def cell(text: str) -> str:

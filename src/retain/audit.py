@@ -57,7 +57,7 @@ def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verifi
                 )
         if deep:
             problems += _reextracted(session, progress)
-    except Damaged as error:
+    except RetainError as error:
         problems.append(str(error))
     return Verification(
         ok=not problems,

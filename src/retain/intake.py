@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from retain.algebra import quantize
 from retain.errors import BadImage, BadLabel, UnknownImage
 from retain.store import NewImage, Store
-from retain.values import Progress, Sample, Skipped, Source
+from retain.values import Progress, Sample, Skipped, Source, content_hash
 from retain.vision import Extractor, extract_many, unlabelled
 
 __all__ = ["Taken", "checked_label", "resolve", "take"]
@@ -132,14 +132,14 @@ def resolve(store: Store, extractor: Extractor, image: Any) -> Taken:
 
 
 def named(store: Store, text: str, *, kept: bool = False) -> Sample:
-    """The one remembered picture that a hash, the start of one, or a source name stands for.
+    """The one remembered picture that a file, a hash, the start of one, or a source stands for.
 
     With `kept`, also a picture that is only kept so that an undone event can be brought back.
 
     Raises:
         UnknownImage: if there is none, or more than one; the message says which.
     """
-    found = store.find(text, kept=kept)
+    found = _same_bytes(store, text, kept=kept) or store.find(text, kept=kept)
     if len(found) == 1:
         return found[0]
     if found:
@@ -149,6 +149,14 @@ def named(store: Store, text: str, *, kept: bool = False) -> Sample:
         f"{text!r} is neither a file nor a remembered picture; give a path, or the first six or "
         f"more digits of a picture's hash as `retain show` and `retain predict --json` print it"
     )
+
+
+def _same_bytes(store: Store, text: str, *, kept: bool) -> list[Sample]:
+    try:
+        path = Path(text)
+        return store.find(content_hash(path.read_bytes()), kept=kept) if path.is_file() else []
+    except (OSError, ValueError):
+        return []
 
 
 def chunks(items: Iterable[Taken], size: int) -> Iterator[list[Taken]]:

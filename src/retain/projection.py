@@ -216,7 +216,7 @@ def _think(
         (sample.image, i, sample.label) for i, sample in enumerate(samples) if sample.pinned
     )
     with single_threaded():
-        head, solver = base_head(statistics, tuning.shrinkage, tuning.temperature, options)
+        head, solver = base_head(statistics, tuning, options)
         head, edited = pin_head(
             head,
             solver,

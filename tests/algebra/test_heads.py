@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -6,6 +8,7 @@ from sklearn.linear_model import Ridge
 from sklearn.neighbors import NearestCentroid
 
 from retain.algebra import (
+    UNTUNED,
     HeadOptions,
     Statistics,
     base_head,
@@ -18,7 +21,7 @@ from retain.algebra import (
     typicality,
 )
 from retain.algebra.calibrate import fit_temperature, log_softmax
-from retain.algebra.tune import UNTUNED, leave_one_out
+from retain.algebra.tune import leave_one_out
 from retain.errors import BadOption
 from tests.reference import heads as twin
 
@@ -38,10 +41,14 @@ def options(family):
     return HeadOptions(family, priors="empirical" if family == "ridge" else "balanced")
 
 
-def raw(family, state, shrinkage, queries):
+def numbers(shrinkage, temperature=1.0, freedom=0.0):
+    return replace(UNTUNED, shrinkage=shrinkage, temperature=temperature, freedom=freedom)
+
+
+def raw(family, state, shrinkage, queries, freedom=0.0):
     """Raw scores of the package's head: temperature one, and priors taken off again."""
     chosen = options(family)
-    head, _ = base_head(state, shrinkage, 1.0, chosen)
+    head, _ = base_head(state, numbers(shrinkage, freedom=freedom), chosen)
     offsets = np.log(state.counts / state.total) if chosen.priors == "empirical" else 0.0
     return head.logits(queries) - offsets
 
@@ -52,7 +59,9 @@ def raw(family, state, shrinkage, queries):
 def test_every_head_is_the_one_of_the_formula(family, shrinkage, counts):
     fixed, labels, y = problem(counts=counts)
     queries, _, _ = problem(seed=1)
-    ours = raw(family, Statistics.of(fixed, labels), shrinkage, queries)
+    noise, _ = twin.attenuated(to_float(fixed), y, shrinkage)
+    freedom = noise * (len(y) - 4)
+    ours = raw(family, Statistics.of(fixed, labels), shrinkage, queries, freedom)
     theirs = twin.scores(family, to_float(fixed), y, to_float(queries), shrinkage)
     if family in {"discriminant", "nearest-mean"}:
         # What is quadratic in the picture is common to all classes, and drops out.
@@ -74,12 +83,47 @@ def test_leave_one_out_in_closed_form_is_leaving_each_out(family, shrinkage, cou
     np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
 
 
+def test_what_attenuation_took_is_returned_to_classes_of_few_pictures():
+    """Own pictures of a class of one score lower than those of a class of many; less so now."""
+    d, own = 100, {True: [], False: []}
+    for seed in range(20):
+        fixed, labels, y = problem(seed=seed, d=d, counts=[40, 40, 40, 1], spread=1.5)
+        asked, _, truth = problem(seed=seed + 1000, d=d, counts=[40, 40, 40, 40], spread=1.5)
+        rng = np.random.default_rng(seed)
+        centres = rng.normal(size=(4, d))
+        asked, _ = quantize(
+            centres[truth] + 1.5 * np.random.default_rng(seed + 1).normal(size=(160, d)) + 1.0
+        )
+        state = Statistics.of(fixed, labels)
+        noise, _ = twin.attenuated(to_float(fixed), y, 1.0)
+        for given in (True, False):
+            freedom = noise * (len(y) - 4) if given else 0.0
+            scores = raw("cosine", state, 1.0, asked, freedom)
+            right = scores.argmax(axis=1) == truth
+            own[given].append((right[truth == 3].mean(), right[truth < 3].mean()))
+    with_it, without = np.mean(own[True], axis=0), np.mean(own[False], axis=0)
+    assert with_it[0] > without[0] + 0.03
+    assert with_it[1] > without[1] - 0.02
+
+
+def test_favour_moves_between_few_and_many():
+    fixed, labels, _ = problem(counts=[20, 2, 10, 8])
+    state = Statistics.of(fixed, labels)
+    rare = []
+    for favour in (-1.0, -0.5, 0.0, 0.5, 1.0):
+        head, _ = base_head(state, numbers(0.3, 10.0), HeadOptions(favour=favour))
+        logits = head.logits(fixed)
+        rare.append((np.exp(log_softmax(logits))[:, 1]).mean())
+    assert rare == sorted(rare)
+    assert rare[0] < rare[2] < rare[4]
+
+
 def test_the_discriminant_is_scikit_learns():
     fixed, labels, y = problem(n=200)
     x, state = to_float(fixed), Statistics.of(fixed, labels)
     # With λ = 0 both use the pooled covariance itself.
     peer = LinearDiscriminantAnalysis(priors=[0.25] * 4).fit(x, y)
-    head, _ = base_head(state, 1e-12, 1.0, HeadOptions("discriminant"))
+    head, _ = base_head(state, numbers(1e-12), HeadOptions("discriminant"))
     queries, _, _ = problem(seed=5, n=400)
     assert (predict_indices(head, queries) == peer.predict(to_float(queries))).all()
 
@@ -97,7 +141,7 @@ def test_ridge_is_scikit_learns():
 
 def test_nearest_mean_is_scikit_learns():
     fixed, labels, y = problem(n=60)
-    head, _ = base_head(Statistics.of(fixed, labels), 1.0, 1.0, HeadOptions("nearest-mean"))
+    head, _ = base_head(Statistics.of(fixed, labels), UNTUNED, HeadOptions("nearest-mean"))
     queries, _, _ = problem(seed=5, n=300)
     peer = NearestCentroid().fit(to_float(fixed), y)
     assert (predict_indices(head, queries) == peer.predict(to_float(queries))).all()
@@ -116,9 +160,8 @@ def test_the_same_members_give_the_same_bits(family):
         )
         chosen = tuning_sample({names[i]: labels[i] for i in rows}, size=30)
         at = [names.index(name) for name in chosen]
-        numbers = tune(state, fixed[at], [labels[i] for i in at], HeadOptions(family))
-        head, _ = base_head(state, numbers.shrinkage, numbers.temperature, HeadOptions(family))
-        return numbers, head
+        tuning = tune(state, fixed[at], [labels[i] for i in at], HeadOptions(family))
+        return tuning, base_head(state, tuning, HeadOptions(family))[0]
 
     one, other = learned(range(60)), learned(np.random.default_rng(3).permutation(60))
     assert one == other
@@ -143,11 +186,11 @@ def test_the_same_members_give_the_same_bits(family):
 def test_degenerate_states_are_sane(family, priors, features, labels):
     fixed, _ = quantize(features)
     state, chosen = Statistics.of(fixed, labels), HeadOptions(family, priors)
-    numbers = tune(state, fixed, labels, chosen)
-    head, _ = base_head(state, numbers.shrinkage, numbers.temperature, chosen)
+    tuning = tune(state, fixed, labels, chosen)
+    head, _ = base_head(state, tuning, chosen)
     logits = head.logits(fixed)
     assert np.isfinite(logits).all()
-    assert np.isfinite([numbers.shrinkage, numbers.temperature, numbers.margin]).all()
+    assert np.isfinite([tuning.shrinkage, tuning.temperature, tuning.margin]).all()
     if len({tuple(row) for row in features}) == len(set(labels)) > 1:
         answered = [head.classes[i] for i in predict_indices(head, fixed)]
         assert answered == labels
@@ -167,7 +210,7 @@ def test_tuning_beats_bad_shrinkage_where_pictures_are_as_many_as_numbers():
     chosen = tune(state, train, labels, HeadOptions()).shrinkage
 
     def accuracy(shrinkage):
-        head, _ = base_head(state, shrinkage, 1.0, HeadOptions())
+        head, _ = base_head(state, numbers(shrinkage), HeadOptions())
         return np.mean(
             [head.classes[i] == t for i, t in zip(predict_indices(head, test), truth, strict=True)]
         )
@@ -204,7 +247,7 @@ def test_temperature_stays_finite_when_everything_is_right(scale):
 
 def test_many_at_once_are_answered_as_one_by_one():
     fixed, labels, _ = problem(n=300, d=64, classes=9)
-    head, _ = base_head(Statistics.of(fixed, labels), 0.3, 20.0, HeadOptions())
+    head, _ = base_head(Statistics.of(fixed, labels), numbers(0.3, 20.0), HeadOptions())
     # Near ties: pictures on the boundary between two classes.
     x = to_float(fixed)
     boundary, _ = quantize(x[:100] + x[1:101])

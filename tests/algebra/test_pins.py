@@ -6,11 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from retain.algebra import HeadOptions, Pin, Statistics, base_head, pin_head, quantize, to_float
+from retain.algebra import (
+    HeadOptions,
+    Pin,
+    Statistics,
+    base_head,
+    pin_head,
+    quantize,
+    to_float,
+)
 from retain.algebra.heads import Moments
 from retain.algebra.pins import lifted
 from retain.errors import PinConflict
-from tests.algebra.test_heads import problem
+from tests.algebra.test_heads import numbers, problem
 from tests.reference.pins import pinned_weights
 
 
@@ -44,7 +52,7 @@ def test_lifting_is_the_projection(logits, target, margin):
 def test_the_edit_is_the_optimum_of_the_programme(family, how_many):
     fixed, labels, _ = problem(n=40, d=6, classes=3, spread=1.2)
     state, options = Statistics.of(fixed, labels), HeadOptions(family)
-    head, solver = base_head(state, 0.1, 2.0, options)
+    head, solver = base_head(state, numbers(0.1, 2.0), options)
     margin = 0.7
     queries, _, _ = problem(seed=9, n=how_many, d=6, classes=3, spread=1.2)
     # Ask for what is furthest from true, so that every pin is active.
@@ -82,7 +90,7 @@ def test_the_edit_is_the_optimum_of_the_programme(family, how_many):
 def test_pins_that_hold_are_left_alone():
     fixed, labels, _ = problem()
     state = Statistics.of(fixed, labels)
-    head, solver = base_head(state, 0.1, 10.0, HeadOptions())
+    head, solver = base_head(state, numbers(0.1, 10.0), HeadOptions())
     answered = [head.classes[int(head.logits(row).argmax())] for row in fixed]
     pins = [Pin(str(i), fixed[i], answered[i]) for i in range(5)]
     edited, active = pin_head(head, solver, state, pins, 1e-9)
@@ -94,7 +102,7 @@ def test_the_edit_depends_on_the_set_only():
     """The order in which corrections were made is gone once they are sorted by image."""
     fixed, labels, _ = problem(n=60)
     state = Statistics.of(fixed, labels)
-    head, solver = base_head(state, 0.1, 10.0, HeadOptions())
+    head, solver = base_head(state, numbers(0.1, 10.0), HeadOptions())
     pins = [Pin(str(i), fixed[i], f"c{(i + 1) % 4}") for i in range(6)]
     heads = {
         pin_head(head, solver, state, sorted(order, key=lambda p: p.image), 1.0)[
@@ -108,7 +116,7 @@ def test_the_edit_depends_on_the_set_only():
 def test_the_disturbance_is_within_its_certificate():
     fixed, labels, _ = problem(n=80, d=10, spread=1.0)
     state = Statistics.of(fixed, labels)
-    head, solver = base_head(state, 0.05, 5.0, HeadOptions())
+    head, solver = base_head(state, numbers(0.05, 5.0), HeadOptions())
     x = to_float(fixed)
     mean = x.mean(axis=0)
     for row in fixed[:10]:
@@ -124,7 +132,7 @@ def test_the_disturbance_is_within_its_certificate():
 def test_the_total_metric_is_the_inverse_of_the_total_scatter():
     fixed, labels, _ = problem(n=50, d=8, counts=[20, 2, 27, 1])
     state = Statistics.of(fixed, labels)
-    _, solver = base_head(state, 0.2, 1.0, HeadOptions())
+    _, solver = base_head(state, numbers(0.2, 1.0), HeadOptions())
     x = to_float(fixed)
     scatter = (x - x.mean(axis=0)).T @ (x - x.mean(axis=0))
     loaded = scatter + 0.2 * Moments.of(state, "cosine").level * np.eye(8)
@@ -137,7 +145,7 @@ def test_the_total_metric_is_the_inverse_of_the_total_scatter():
 def test_the_same_feature_with_two_labels_is_refused_and_both_are_named():
     fixed, labels, _ = problem()
     state = Statistics.of(fixed, labels)
-    head, solver = base_head(state, 0.1, 10.0, HeadOptions())
+    head, solver = base_head(state, numbers(0.1, 10.0), HeadOptions())
     pins = [Pin("sha256:aa", fixed[0], "c0"), Pin("sha256:bb", fixed[0].copy(), "c1")]
     with pytest.raises(PinConflict, match=r"sha256:aa.*'c0'.*sha256:bb.*'c1'"):
         pin_head(head, solver, state, pins, 1.0)
@@ -148,7 +156,7 @@ def test_pins_that_no_linear_head_satisfies_are_refused_and_two_are_named():
     fixed, _ = quantize([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     labels = ["a", "a", "b", "b"]
     state = Statistics.of(fixed, labels)
-    head, solver = base_head(state, 0.1, 10.0, HeadOptions())
+    head, solver = base_head(state, numbers(0.1, 10.0), HeadOptions())
     pins = [Pin(str(i), fixed[i], labels[i]) for i in range(4)]
     with pytest.raises(PinConflict, match="contradict each other"):
         pin_head(head, solver, state, pins, 1.0)

@@ -3,10 +3,27 @@
 import numpy as np
 
 
-def scores(family, x, y, queries, shrinkage, *, centre=None, level=None):
+def attenuated(x, y, shrinkage):
+    """ν and the typical distance of classes, by the definition."""
+    classes = range(int(y.max()) + 1)
+    d = x.shape[1]
+    means = np.array([x[y == c].mean(axis=0) for c in classes])
+    m = means.mean(axis=0)
+    within = (x - means[y]).T @ (x - means[y])
+    inverse = np.linalg.inv(within + shrinkage * np.trace(within) / d * np.eye(d))
+    noise = np.trace(inverse @ within) / (len(x) - len(means))
+    found = []
+    for c in classes:
+        length = (means[c] - m) @ inverse @ (means[c] - m)
+        found.append(np.sqrt(max(length - noise / (y == c).sum(), 0)))
+    return noise, np.median(found)
+
+
+def scores(family, x, y, queries, shrinkage, *, centre=None, level=None, held=None):
     """Raw scores [q, C] of `queries` by the head of labelled rows (x, y); labels 0..C-1.
 
-    `centre` and `level` may be held from outside (the closed-form leave-one-out holds them).
+    `centre`, `level` and the `held` numbers of the attenuation may come from outside (the
+    closed-form leave-one-out holds them).
     """
     classes = range(int(y.max()) + 1)
     d = x.shape[1]
@@ -34,7 +51,11 @@ def scores(family, x, y, queries, shrinkage, *, centre=None, level=None):
             if family == "cosine":
                 direction = means[c] - m
                 out[i, c] = (q - m) @ inverse @ direction
-                out[i, c] /= np.sqrt(direction @ inverse @ direction)
+                length = direction @ inverse @ direction
+                out[i, c] /= np.sqrt(length)
+                noise, typical = attenuated(x, y, shrinkage) if held is None else held
+                reliable = min(max(1 - noise / ((y == c).sum() * length), 0.02), 1)
+                out[i, c] += 0.4 * typical * (1 - np.sqrt(reliable))
             else:
                 out[i, c] = -0.5 * (q - means[c]) @ inverse @ (q - means[c])
     return out
@@ -47,6 +68,7 @@ def left_out(family, x, y, shrinkage, rows):
     means = np.array([x[y == c].mean(axis=0) for c in classes])
     centred = x - (x.mean(axis=0) if family == "ridge" else means[y])
     level = (centred**2).sum() / d
+    held = attenuated(x, y, shrinkage)
     found = []
     for i in rows:
         keep = np.arange(len(x)) != i
@@ -59,6 +81,7 @@ def left_out(family, x, y, shrinkage, rows):
                 shrinkage,
                 centre=means.mean(axis=0),
                 level=level,
+                held=held,
             )[0]
         )
     return np.array(found)

@@ -7,11 +7,11 @@ a classifier), `tune` (its few numbers, by leave-one-out), `pins` (corrections a
 
 from retain.algebra.compare import Difference, compare, predict_indices
 from retain.algebra.fixed import SCALE, quantize, to_float
-from retain.algebra.heads import Head, HeadOptions, base_head
+from retain.algebra.heads import UNTUNED, Head, HeadOptions, Tuning, base_head
 from retain.algebra.novelty import typicality
 from retain.algebra.pins import Pin, pin_head
 from retain.algebra.statistics import Statistics
-from retain.algebra.tune import UNTUNED, Tuning, tune, tuning_sample
+from retain.algebra.tune import tune, tuning_sample
 
 __all__ = [
     "SCALE",

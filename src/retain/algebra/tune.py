@@ -4,7 +4,8 @@ Nothing is held out from the user: leaving one picture out of the sums has a clo
 left-out score for every shrinkage on the grid comes from one eigendecomposition. With r = x − μ_y,
 v = Pr, q = rᵀv, b = n_y/(n_y − 1), leaving x out turns S_W into S_W − b·rrᵀ and therefore P into
 P + β·vvᵀ, β = b/(1 − b·q) (Sherman & Morrison 1950), and its own class mean into μ_y − r/(n_y − 1).
-The centre m and λ are held. A twin in the tests leaves each picture out for real.
+The centre m, λ and the two numbers of the attenuation are held. A twin in the tests leaves each
+picture out for real.
 """
 
 from __future__ import annotations
@@ -12,19 +13,26 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retain.algebra.calibrate import fit_temperature
 from retain.algebra.fixed import to_float
-from retain.algebra.heads import HeadOptions, Moments, log_priors
+from retain.algebra.heads import (
+    UNTUNED,
+    HeadOptions,
+    Moments,
+    Tuning,
+    attenuation,
+    favoured,
+    log_priors,
+    typical_length,
+)
 from retain.algebra.novelty import energy
 from retain.algebra.statistics import Statistics
 
-__all__ = ["GRID", "SAMPLE", "UNTUNED", "Tuning", "leave_one_out", "tune", "tuning_sample"]
+__all__ = ["GRID", "SAMPLE", "leave_one_out", "tune", "tuning_sample"]
 
 Floats = NDArray[np.float64]
 
@@ -32,40 +40,6 @@ GRID: tuple[float, ...] = tuple(float(10 ** (k / 4)) for k in range(-16, 9))
 SAMPLE = 2048
 _QUANTILES = 400
 _MARGIN_QUANTILE = 0.05
-_DEFAULT_TEMPERATURE = 10.0
-_DEFAULT_MARGIN = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Tuning:
-    """The numbers chosen by leave-one-out.
-
-    Attributes:
-        shrinkage: ε, the ridge in units of the mean variance.
-        temperature: T, raw scores times T are logits.
-        margin: the logit margin that a pin must reach: what 95 % of the left-out pictures that
-            are right exceed.
-        energies: sorted quantiles of the left-out energies, for `typicality`.
-        accuracy: left-out accuracy, balanced over classes, 0 to 1; None without evidence.
-    """
-
-    shrinkage: float
-    temperature: float
-    margin: float
-    energies: tuple[float, ...]
-    accuracy: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The numbers as plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Tuning:
-        """The numbers that `to_dict` gave."""
-        return cls(**{**values, "energies": tuple(values["energies"])})
-
-
-UNTUNED = Tuning(1.0, _DEFAULT_TEMPERATURE, _DEFAULT_MARGIN, (), None)
 
 
 def tuning_sample(members: Mapping[str, str], size: int = SAMPLE) -> list[str]:
@@ -124,7 +98,9 @@ def tune(
     offsets = log_priors(statistics.counts.astype(np.float64), options)
 
     grid = GRID if options.family != "nearest-mean" else (1.0,)
-    scored = [(shrinkage, problem.scores(shrinkage)) for shrinkage in grid]
+    # What is given back for attenuation helps classes that leave-one-out hardly sees, those of one
+    # picture or two; it would bend the choice for all others, so it comes in after the choice.
+    scored = [(shrinkage, problem.scores(shrinkage, given_back=False)) for shrinkage in grid]
     right = np.array([scores.argmax(axis=1) == truth for _, scores in scored])
     accuracies = right @ balanced
     best = right[int(accuracies.argmax())].astype(np.float64)
@@ -133,13 +109,18 @@ def tune(
         gap = best - hits
         error = np.sqrt(float((balanced**2) @ (gap - balanced @ gap) ** 2))
         if accuracies.max() - accuracy <= error + 1e-12:
-            temperature, loss = fit_temperature(scores, truth, weights, offsets)
-            candidates.append((loss, shrinkage, temperature, scores, float(accuracy)))
-    _, shrinkage, temperature, scores, accuracy = min(candidates, key=lambda each: each[:2])
+            _, loss = fit_temperature(scores, truth, weights, offsets)
+            candidates.append((loss, shrinkage, float(accuracy)))
+    _, shrinkage, accuracy = min(candidates)
+    scores = problem.scores(shrinkage)
+    temperature, _ = fit_temperature(scores, truth, weights, offsets)
+    # The owner's favour is a deliberate tilt: probabilities are calibrated without it.
     logits = temperature * scores + offsets
+    logits += favoured(statistics.counts.astype(np.float64), options)
     return Tuning(
         shrinkage=shrinkage,
         temperature=temperature,
+        freedom=problem.freedom(shrinkage),
         margin=_margin(logits, truth),
         energies=_quantiles(energy(logits)),
         accuracy=accuracy,
@@ -153,7 +134,7 @@ def leave_one_out(
     shrinkage: float,
     options: HeadOptions,
 ) -> Floats:
-    """Raw scores [n, C] of members by the head that never saw them (m and λ held).
+    """Raw scores [n, C] of members by the head that never saw them (m, λ, ν held).
 
     Each member's class must have at least two.
     """
@@ -196,8 +177,12 @@ class _Problem:
         self._offsets, self._directions = offsets, directions
         self._squares = offsets * offsets
 
-    def scores(self, shrinkage: float) -> Floats:
-        """Left-out raw scores [n, C]."""
+    def freedom(self, shrinkage: float) -> float:
+        """tr(P S), the effective degrees of freedom."""
+        return float((self._values / (self._values + shrinkage * self._level)).sum())
+
+    def scores(self, shrinkage: float, *, given_back: bool = True) -> Floats:
+        """Left-out raw scores [n, C]; optionally without what is given back for attenuation."""
         # The nearest mean whitens nothing: P = I, whatever the shrinkage.
         ridge = shrinkage * self._level if self._options.family != "nearest-mean" else 1.0
         inverse = 1.0 / (self._values + ridge)
@@ -208,7 +193,9 @@ class _Problem:
         if self._options.family == "ridge":
             return self._ridge(cross, square)
         if self._options.family == "cosine":
-            return self._cosine(cross, inner, square)
+            freedom = self.freedom(shrinkage) if given_back else 0.0
+            noise = freedom / max(self._counts.sum() - len(inner), 1.0)
+            return self._cosine(cross, inner, square, noise)
         held = self._options.family == "nearest-mean"
         return self._distances(cross, inner, square, held)
 
@@ -221,7 +208,7 @@ class _Problem:
         beta = b / np.maximum(1 - b * q, 1e-9)
         return n, b, beta, q
 
-    def _cosine(self, cross: Floats, inner: Floats, square: Floats) -> Floats:
+    def _cosine(self, cross: Floats, inner: Floats, square: Floats, noise: float) -> Floats:
         rows, truth = self._rows, self._truth
         n, _, beta, q = self._leverage(cross, inner, square)
         along = square - cross[rows, truth]  # x̃ᵀv
@@ -233,7 +220,11 @@ class _Problem:
         towards[rows, truth] -= q / (n - 1)
         numerator = products + (beta * along)[:, None] * towards
         lengths = np.maximum(lengths + beta[:, None] * towards**2, 0.0)
-        return numerator / np.sqrt(np.where(lengths > 0, lengths, 1.0))
+        counts = np.broadcast_to(self._counts, cross.shape).copy()
+        counts[rows, truth] -= 1
+        typical = typical_length(np.diagonal(inner), self._counts, noise)
+        returned = attenuation(lengths, counts, noise, typical)
+        return numerator / np.sqrt(np.where(lengths > 0, lengths, 1.0)) + returned
 
     def _distances(self, cross: Floats, inner: Floats, square: Floats, held: bool) -> Floats:
         rows, truth = self._rows, self._truth
@@ -276,7 +267,7 @@ def _margin(logits: Floats, truth: NDArray[np.intp]) -> float:
     rivals[rows, truth] = -np.inf
     margins = logits[rows, truth] - rivals.max(axis=1)
     margins = margins[margins > 0]
-    return float(np.quantile(margins, _MARGIN_QUANTILE)) if len(margins) else _DEFAULT_MARGIN
+    return float(np.quantile(margins, _MARGIN_QUANTILE)) if len(margins) else UNTUNED.margin
 
 
 def _quantiles(values: Floats) -> tuple[float, ...]:

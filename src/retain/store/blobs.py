@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from retain.errors import Damaged, UnknownImage
@@ -29,11 +29,11 @@ class Blobs:
         folders = set()
         for image, data in pictures.items():
             path = self.path(image)
+            # What is there already may have been left by a process that was killed before this.
+            folders |= {self._folder, path.parent}
             if path.exists() and path.stat().st_size == len(data):
                 continue
-            if not path.parent.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                folders.add(self._folder)
+            path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             try:
                 with temporary.open("wb") as file:
@@ -43,7 +43,6 @@ class Blobs:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
-            folders.add(path.parent)
         for folder in folders:
             sync_folder(folder)
 
@@ -68,21 +67,35 @@ class Blobs:
 
     def erase(self, images: Iterable[str]) -> int:
         """Overwrite and remove; returns how many bytes there were."""
+        return self._erase(
+            file
+            for image in images
+            for path in [self.path(image)]
+            for file in (path, *path.parent.glob(f".{path.name}.*.tmp"))
+        )
+
+    def erase_strays(self, kept: Collection[str]) -> int:
+        """Erase what a killed process left: half-written files, and pictures not in `kept`."""
+        return self._erase(
+            path
+            for path in sorted(self._folder.glob("*/*"))
+            if path.suffix == ".tmp" or (len(path.name) == 64 and f"sha256:{path.name}" not in kept)
+        )
+
+    def _erase(self, files: Iterable[Path]) -> int:
         erased, folders = 0, set()
-        for image in images:
-            path = self.path(image)
-            for leftover in (path, *path.parent.glob(f".{path.name}.*.tmp")):
-                try:
-                    size = leftover.stat().st_size
-                    with leftover.open("r+b") as file:
-                        file.write(bytes(size))
-                        file.flush()
-                        os.fsync(file.fileno())
-                    leftover.unlink()
-                except FileNotFoundError:
-                    continue
-                erased += size
-                folders.add(path.parent)
+        for path in files:
+            try:
+                size = path.stat().st_size
+                with path.open("r+b") as file:
+                    file.write(bytes(size))
+                    file.flush()
+                    os.fsync(file.fileno())
+                path.unlink()
+            except FileNotFoundError:
+                continue
+            erased += size
+            folders.add(path.parent)
         for folder in folders:
             sync_folder(folder)
             # A folder named for the first two digits would tell a little of what was there.

@@ -9,10 +9,11 @@ from sqlalchemy import Connection, Engine
 from retain.errors import Damaged, RetainError, UnknownImage
 from retain.store import journal, reading
 from retain.store.blobs import Blobs
-from retain.store.failures import translated
+from retain.store.failures import translated, understood
+from retain.store.journal import Replay
 from retain.store.manifest import Manifest
 
-__all__ = ["check"]
+__all__ = ["check", "compare_members"]
 
 
 def check(
@@ -22,9 +23,14 @@ def check(
     problems: list[str] = []
     notes: list[str] = []
     try:
-        with translated(path), engine.begin() as connection:
+        with translated(path), understood(path), engine.begin() as connection:
             problems += _database(connection)
             problems += _membership(connection, manifest)
+            if connection.exec_driver_sql("SELECT 1 FROM erasures").first() is not None:
+                notes.append(
+                    "forgotten pictures are still to be erased from the files; the next command "
+                    "that changes this classifier does so first"
+                )
             kept = {
                 reading.to_name(row[0])
                 for row in connection.exec_driver_sql("SELECT hash FROM images")
@@ -42,7 +48,7 @@ def check(
                 problems.append(str(error))
     spare = sum(image not in kept for image in blobs.all())
     if spare:
-        notes.append(f"{spare} files in blobs/ belong to no picture; they do no harm")
+        notes.append(f"{spare} files in blobs/ belong to no picture; the next forget erases them")
     return problems, notes
 
 
@@ -55,25 +61,33 @@ def _database(connection: Connection) -> list[str]:
     return problems
 
 
-def _membership(connection: Connection, manifest: Manifest) -> list[str]:
-    problems: list[str] = []
-    replayed = journal.replay(reading.entries(connection), reading.said(connection))
+def compare_members(connection: Connection, replayed: Replay) -> None:
+    """Compare the members kept with those of a replay.
+
+    Raises:
+        Damaged: if they differ.
+    """
     kept = {
         image: (label, bool(pinned), event)
         for image, label, pinned, event in connection.exec_driver_sql(
             "SELECT image, label, pinned, event FROM members"
         )
     }
-    wrong = {
-        image
-        for image in {*kept, *replayed.members}
-        if kept.get(image) != replayed.members.get(image)
-    }
-    if wrong:
-        problems.append(
-            f"the membership of {len(wrong)} pictures is not what the journal says; put a copy of "
-            f"the directory back if you have one"
+    if kept != replayed.members:
+        wrong = sum(kept.get(i) != replayed.members.get(i) for i in {*kept, *replayed.members})
+        raise Damaged(
+            f"the membership of {wrong} pictures is not what the journal says; put a copy of the "
+            f"directory back if you have one"
         )
+
+
+def _membership(connection: Connection, manifest: Manifest) -> list[str]:
+    problems: list[str] = []
+    replayed = journal.replay(reading.entries(connection), reading.said(connection))
+    try:
+        compare_members(connection, replayed)
+    except Damaged as error:
+        problems.append(str(error))
     lengths = connection.exec_driver_sql(
         "SELECT i.hash, length(f.vector) FROM images i LEFT JOIN features f ON f.image = i.id"
     )

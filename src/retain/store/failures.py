@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from retain.errors import Damaged, DiskFull, Locked, ReadOnly, RetainError, StoreError
 
-__all__ = ["translated"]
+__all__ = ["translated", "understood"]
 
 
 @contextmanager
@@ -28,6 +28,24 @@ def translated(path: Path) -> Iterator[None]:
         raise _of_sqlite(path, error) from error
     except OSError as error:
         raise _of_system(path, error) from error
+
+
+@contextmanager
+def understood(path: Path) -> Iterator[None]:
+    """Raise what goes wrong when rows become values as Damaged.
+
+    SQLite hands over whatever an overwritten page holds, as long as it looks like a row.
+    """
+    try:
+        yield
+    except (RetainError, DBAPIError, sqlite3.Error, OSError):
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise Damaged(
+            f"the journal of {path} holds something that cannot be understood ({error!r}). Run "
+            f"`retain verify {path}` for the whole list, and put a copy of the directory back if "
+            f"you have one"
+        ) from error
 
 
 def _of_sqlite(path: Path, error: BaseException) -> StoreError:

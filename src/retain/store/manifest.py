@@ -80,7 +80,7 @@ class Manifest:
         try:
             values = json.loads(text)
             written = int(values["format"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise Damaged(_damaged(folder, str(error))) from error
         if written > FORMAT:
             raise NewerFormat(
@@ -89,7 +89,14 @@ class Manifest:
             )
         try:
             found = cls(**values)
-            if found.memory not in MEMORIES or found.dimension < 1:
+            texts = (found.name, found.created, found.extractor, found.memory)
+            if (
+                not all(isinstance(text, str) for text in texts)
+                or not isinstance(found.options, dict)
+                or not isinstance(found.dimension, int)
+                or found.memory not in MEMORIES
+                or found.dimension < 1
+            ):
                 raise ValueError("a value is impossible")
         except (TypeError, ValueError) as error:
             raise Damaged(_damaged(folder, str(error))) from error

@@ -20,6 +20,7 @@ __all__ = [
     "features",
     "find",
     "head_event",
+    "history",
     "labels_by_event",
     "numbers",
     "plan",
@@ -69,10 +70,14 @@ def samples(
         f"JOIN images i ON i.id = m.image {where} ORDER BY i.hash",
         dict(parameters),
     )
-    return [
-        Sample(to_name(digest), label, bool(pinned), event, source)
-        for digest, label, pinned, event, source in rows
-    ]
+    return [_sample(*row) for row in rows]
+
+
+def _sample(digest: bytes, label: str, pinned: int, event: int, source: str) -> Sample:
+    # SQLite does not hold columns to their types, and an overwritten page may hold any.
+    if not (isinstance(label, str) and isinstance(source, str) and isinstance(event, int)):
+        raise TypeError(f"{(label, source, event)!r:.200} is no label, source and event")
+    return Sample(to_name(digest), label, bool(pinned), event, source)
 
 
 def find(connection: Connection, name: str, table: str) -> list[Sample]:
@@ -126,10 +131,17 @@ def asserted(connection: Connection, number: int) -> list[Sample]:
         "JOIN images i ON i.id = a.image WHERE a.event = ? ORDER BY i.hash",
         (number,),
     )
-    return [
-        Sample(to_name(digest), label, bool(pinned), event, source)
-        for digest, label, pinned, event, source in rows
-    ]
+    return [_sample(*row) for row in rows]
+
+
+def history(connection: Connection, image: str) -> list[tuple[int, str]]:
+    """What was said of a picture: (event, label), oldest first."""
+    rows = connection.exec_driver_sql(
+        "SELECT a.event, a.label FROM assertions a JOIN images i ON i.id = a.image "
+        "WHERE i.hash = ? ORDER BY a.event",
+        (to_bytes(image),),
+    )
+    return [(int(number), str(label)) for number, label in rows]
 
 
 def numbers(connection: Connection, images: Sequence[str]) -> set[int]:

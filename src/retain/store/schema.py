@@ -29,9 +29,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import StaticPool
 
-from retain.errors import NewerFormat
+from retain.errors import Damaged, NewerFormat
 
-__all__ = ["MIGRATIONS", "connect", "migrate"]
+__all__ = ["MIGRATIONS", "connect", "current", "migrate"]
 
 metadata = MetaData()
 
@@ -133,6 +133,24 @@ def connect(file: Path, *, mode: str) -> Engine:
     return engine
 
 
+def current(connection: Connection) -> bool:
+    """Whether a database has today's version, and not an older one.
+
+    Raises:
+        NewerFormat: if it is newer than this code.
+        Damaged: if it has none, as nothing that was ever made here.
+    """
+    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if version < 1:
+        raise Damaged(
+            "journal.db is empty, so what was taught is lost; put a copy of the directory back if "
+            "you have one"
+        )
+    _refuse_newer(version)
+    connection.exec_driver_sql("SELECT max(id) FROM events")
+    return version == len(MIGRATIONS)
+
+
 def migrate(connection: Connection) -> None:
     """Bring a database to today's version, inside the caller's transaction.
 
@@ -140,11 +158,15 @@ def migrate(connection: Connection) -> None:
         NewerFormat: if it is newer than this code.
     """
     version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    _refuse_newer(version)
+    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+        step(connection)
+        connection.exec_driver_sql(f"PRAGMA user_version = {number}")
+
+
+def _refuse_newer(version: int) -> None:
     if version > len(MIGRATIONS):
         raise NewerFormat(
             f"the journal has version {version}, and this retain knows up to {len(MIGRATIONS)}; "
             f"install a newer one: pip install --upgrade retain"
         )
-    for number, step in enumerate(MIGRATIONS[version:], version + 1):
-        step(connection)
-        connection.exec_driver_sql(f"PRAGMA user_version = {number}")

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine
 
-from retain.errors import AlreadyExists, NotAClassifier, ReadOnly
-from retain.store import caches, checking, journal, reading, writing
+from retain.errors import AlreadyExists, Damaged, ReadOnly, StoreError
+from retain.store import caches, checking, erasing, journal, reading, snapshot, writing
 from retain.store.blobs import Blobs
-from retain.store.failures import translated
+from retain.store.failures import translated, understood
 from retain.store.journal import Assertion, Entry, Plan
 from retain.store.lock import exclusive
-from retain.store.manifest import Manifest
-from retain.store.schema import connect, migrate
+from retain.store.manifest import Manifest, sync_folder
+from retain.store.schema import connect, current, migrate
 from retain.store.writing import NewImage
 from retain.values import Event, Sample
 
@@ -35,8 +35,8 @@ Fixed = NDArray[np.int16]
 class Store:
     """A classifier's directory. Made by `create` and `open`; a context manager.
 
-    Reading needs nothing but the files; changing needs `writing`, which one process holds at a
-    time. Every change is one transaction, durable when its method returns.
+    Changing needs `writing`, which one process holds at a time. Every change is one transaction,
+    durable when its method returns.
     """
 
     def __init__(self, path: Path, manifest: Manifest, engine: Engine, *, writable: bool) -> None:
@@ -80,9 +80,8 @@ class Store:
         if path.is_symlink() or (path.exists() and not path.is_dir()):
             raise AlreadyExists(f"{path} exists and is not a directory; choose another name")
         if path.is_dir() and any(path.iterdir()):
-            what = (
-                "is a classifier already" if (path / "manifest.json").exists() else "is not empty"
-            )
+            made = (path / "manifest.json").exists()
+            what = "is a classifier already" if made else "is not empty"
             raise AlreadyExists(f"{path} {what}; choose another name")
         with translated(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,6 +90,7 @@ class Store:
                 scaffold.chmod(0o755)
                 writing.build(scaffold, manifest, extractor_files)
                 scaffold.rename(path)
+                sync_folder(path.parent)
             except BaseException:
                 shutil.rmtree(scaffold, ignore_errors=True)
                 raise
@@ -106,26 +106,22 @@ class Store:
         with translated(path):
             manifest = Manifest.read(path)
             database = path / "journal.db"
-            if not database.is_file():
-                raise NotAClassifier(
-                    f"{path} has a manifest but no journal, so what it was taught is lost; put a "
-                    f"copy of the directory back if you have one"
+            if not database.is_file() or not database.stat().st_size:
+                raise Damaged(
+                    f"{path} has a manifest but {database} is missing or empty, so what it was "
+                    f"taught is lost; put a copy of the directory back if you have one"
                 )
             writable = os.access(path, os.W_OK) and os.access(database, os.W_OK)
-            copy: Path | None = None
-            if not writable and _has_log(database):
-                # What is only in the write-ahead log cannot be read without files beside it.
-                copy = Path(tempfile.mkdtemp(prefix="retain-"))
-                for file in path.glob("journal.db*"):
-                    shutil.copy(file, copy / file.name)
-                database = copy / "journal.db"
+            copy = None if writable else snapshot.taken(database)
             mode = "rw" if writable or copy else "ro&immutable=1"
-            store = cls(path, manifest, connect(database, mode=mode), writable=writable)
+            engine = connect(copy / database.name if copy else database, mode=mode)
+            store = cls(path, manifest, engine, writable=writable)
             store._copy = copy
-            with store._transaction(writes=writable) as connection:
-                if writable:
-                    migrate(connection)
-                connection.exec_driver_sql("SELECT count(*) FROM events")
+            try:
+                store._bring_up_to_date()
+            except BaseException:
+                store.close()
+                raise
         return store
 
     @contextmanager
@@ -138,10 +134,13 @@ class Store:
         """
         if not self.writable:
             raise ReadOnly(f"{self.path} cannot be written; make it writable, or work on a copy")
-        with translated(self.path), exclusive(self.path, verb, wait):
+        with ExitStack() as stack:
+            # What goes wrong in the caller's own work is not about this directory.
+            with translated(self.path):
+                stack.enter_context(exclusive(self.path, verb, wait))
+                self._finish_erasing()
             self.writing_now = True
             try:
-                self._finish_erasing()
                 yield
             finally:
                 self.writing_now = False
@@ -235,16 +234,14 @@ class Store:
     def history(self, image: str) -> list[tuple[int, str]]:
         """What was said of a picture: (event, label), oldest first."""
         with self._transaction() as connection:
-            rows = connection.exec_driver_sql(
-                "SELECT a.event, a.label FROM assertions a JOIN images i ON i.id = a.image "
-                "WHERE i.hash = ? ORDER BY a.event",
-                (reading.to_bytes(image),),
-            )
-            return [(int(number), str(label)) for number, label in rows]
+            return reading.history(connection, image)
 
     def lesson(self) -> Mapping[str, str]:
-        """Image → label as they were right after the last lesson."""
-        return self.preview().lesson
+        """Image → label right after the last lesson (Damaged if the members are not a replay)."""
+        with self._transaction() as connection:
+            replayed = journal.replay(reading.entries(connection), reading.said(connection))
+            checking.compare_members(connection, replayed)
+            return reading.plan(connection, replayed).lesson
 
     def last_undoable(self) -> int:
         """The event that a plain `undo` takes back (CannotUndo if there is none)."""
@@ -271,7 +268,7 @@ class Store:
         with self._transaction() as connection:
             entries, said = reading.entries(connection), reading.said(connection)
             if kind == "undo":
-                journal.undoable(entries, said, target)
+                target = journal.undoable(entries, said, target).id
             if kind is not None:
                 number = entries[-1].id + 1 if entries else 1
                 entries = [*entries, Entry(number, kind, "", target, detail or {})]
@@ -304,7 +301,8 @@ class Store:
         self._keep_bytes(new_images)
         with self._transaction(writes=True) as connection:
             if kind == "undo":
-                journal.undoable(reading.entries(connection), reading.said(connection), target)
+                entries, said = reading.entries(connection), reading.said(connection)
+                target = journal.undoable(entries, said, target).id
             writing.insert_images(connection, new_images, staged=False)
             number = writing.insert_event(connection, kind, target, detail)
             if assertions:
@@ -315,13 +313,18 @@ class Store:
         return number
 
     def sweep_staged(self) -> None:
-        """Drop pictures that were put aside for a lesson that never ended."""
-        with self._transaction() as connection:
-            left = writing.staged(connection)
-        if left:
-            with self._transaction(writes=True) as connection:
-                writing.delete_images(connection, left)
-            self._finish_erasing()
+        """Drop pictures that were put aside for a lesson that never ended.
+
+        What is in the way (a full disk, say) is no reason to deny the event before; they are
+        dropped after the next one instead.
+        """
+        with suppress(StoreError):
+            with self._transaction() as connection:
+                left = writing.staged(connection)
+            if left:
+                with self._transaction(writes=True) as connection:
+                    writing.delete_images(connection, left)
+                self._finish_erasing()
 
     def forget(self, images: Sequence[str]) -> tuple[int, int]:
         """Erase pictures for good; returns the event's number and the bytes erased.
@@ -330,7 +333,7 @@ class Store:
         if that is interrupted, the next `writing` finishes it.
         """
         with self._transaction(writes=True) as connection:
-            writing.delete_images(connection, images)
+            writing.delete_images(connection, [*images, *writing.staged(connection)])
             connection.exec_driver_sql("DELETE FROM tunings")
             number = writing.insert_event(connection, "forget", None, {"images": len(images)})
         vectors = len(images) * self.manifest.dimension * 2
@@ -352,8 +355,9 @@ class Store:
             )
 
     def write_cache(self, name: str, arrays: caches.Arrays, meta: Mapping[str, str]) -> None:
-        """Keep arrays that follow from the journal; see `caches`."""
-        with translated(self.path):
+        """Keep arrays that follow from the journal, if that is possible; see `caches`."""
+        # The event that they follow from is kept already: a full disk must not deny it.
+        with suppress(OSError):
             caches.write(self.path / "versions", name, arrays, meta)
 
     def read_cache(self, name: str) -> tuple[dict[str, Any], dict[str, str]] | None:
@@ -370,9 +374,20 @@ class Store:
 
     # -- inside -------------------------------------------------------------------------------
 
+    def _bring_up_to_date(self) -> None:
+        with self._transaction() as connection:
+            if current(connection):
+                return
+        if not self.writable:
+            raise ReadOnly(
+                f"{self.path} is of an older format and cannot be written; work on a copy"
+            )
+        with self._transaction(writes=True) as connection:
+            migrate(connection)
+
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
-        with translated(self.path):
+        with translated(self.path), understood(self.path):
             engine = self._engine.execution_options(writes=True) if writes else self._engine
             with engine.begin() as connection:
                 yield connection
@@ -382,25 +397,4 @@ class Store:
             self._blobs.write({n.image: n.data for n in new_images if n.data is not None})
 
     def _finish_erasing(self) -> int:
-        """Erase what is pending: bytes first, then every trace in the database, then the list.
-
-        The list ends with an empty name, which goes last, so that an interruption at any point
-        leaves something for the next call to find.
-        """
-        with self._transaction() as connection:
-            pending = writing.pending(connection)
-        if not pending:
-            return 0
-        with translated(self.path):
-            erased = self._blobs.erase(reading.to_name(digest) for digest in pending if digest)
-            with self._transaction(writes=True) as connection:
-                connection.exec_driver_sql("DELETE FROM erasures WHERE hash != x''")
-            writing.rewrite(self._engine)
-            with self._transaction(writes=True) as connection:
-                connection.exec_driver_sql("DELETE FROM erasures")
-        return erased
-
-
-def _has_log(database: Path) -> bool:
-    log = database.with_name(database.name + "-wal")
-    return log.exists() and log.stat().st_size > 0
+        return erasing.finish(self.path, self._engine, self._blobs)

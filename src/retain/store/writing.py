@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from retain.store.journal import Assertion, Replay
-from retain.store.manifest import Manifest, sync_folder
+from retain.store.manifest import Manifest, sync_folder, write_whole
 from retain.store.reading import numbers, printable, to_bytes, to_name
 from retain.store.schema import connect, migrate
 
@@ -26,14 +25,9 @@ __all__ = [
     "insert_assertions",
     "insert_event",
     "insert_images",
-    "pending",
     "replace_members",
-    "rewrite",
     "staged",
 ]
-
-# How long to wait for readers before leaving the rest of an erasure to the next writer, seconds.
-_PATIENCE = 5.0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -63,13 +57,14 @@ def build(folder: Path, manifest: Manifest, extractor_files: Mapping[str, bytes 
     extractor.mkdir(parents=True)
     for name, content in extractor_files.items():
         data = content.read_bytes() if isinstance(content, Path) else content
-        (extractor / name).write_bytes(data)
+        write_whole(extractor / name, data)
     engine = connect(folder / "journal.db", mode="rwc")
     with engine.execution_options(writes=True).begin() as connection:
         migrate(connection)
     engine.dispose()
     manifest.write(folder)
-    sync_folder(folder)
+    for made in (folder / "extractors", folder):
+        sync_folder(made)
 
 
 def insert_event(
@@ -152,28 +147,3 @@ def delete_images(connection: Connection, images: Sequence[str]) -> None:
     for table in ("members", "assertions", "features"):
         connection.exec_driver_sql(f"DELETE FROM {table} WHERE image = ?", gone)  # noqa: S608
     connection.exec_driver_sql("DELETE FROM images WHERE id = ?", gone)
-
-
-def pending(connection: Connection) -> list[bytes]:
-    """Hashes on the list of what to erase."""
-    return [bytes(row[0]) for row in connection.exec_driver_sql("SELECT hash FROM erasures")]
-
-
-def rewrite(engine: Engine) -> None:
-    """Write the database anew and empty its log, so that nothing deleted is left in either.
-
-    Readers may hold an old state of the log for a moment; they are waited for.
-    """
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        cursor.execute("VACUUM")
-        deadline = time.monotonic() + _PATIENCE
-        while cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(0.05)
-        cursor.close()
-    finally:
-        raw.close()

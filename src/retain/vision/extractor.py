@@ -261,7 +261,7 @@ def load_builtin(name: str) -> Extractor:
     shipped = sorted(path.parent.name for path in DATA.glob(f"*/{GRAPH}"))
     if name in shipped:
         return OnnxExtractor.load(DATA / name)
-    if Path(name).is_dir():
+    if name and Path(name).is_dir():
         return load_extractor(name)
     raise BadOption(
         f"there is no extractor {name!r}; use {', '.join(shipped)}, vectors:<number of features>, "

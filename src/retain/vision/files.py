@@ -95,12 +95,14 @@ def read_file(path: str) -> bytes:
         raise BadImage(f"it cannot be read: {reason(error)}") from error
 
 
-def walk(folder: str) -> Iterator[Entry]:
+def walk(folder: str, above: str | None = None) -> Iterator[Entry]:
     """Every file below a folder, sorted, links followed; hidden ones are left out.
 
-    A folder that was read already, under whatever name, is named as a problem and not read again.
+    A folder that was read already, under whatever name, is named as a problem and not read again;
+    so is the folder `above`.
     """
-    yield from _walk(folder, set())
+    seen = set() if above is None else {_identity(above)}
+    yield from _walk(folder, seen)
 
 
 def children(folder: str) -> tuple[list[str], list[Entry]]:
@@ -121,13 +123,18 @@ def children(folder: str) -> tuple[list[str], list[Entry]]:
     return folders, others
 
 
+def _identity(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
 def _walk(folder: str, seen: set[tuple[int, int]]) -> Iterator[Entry]:
     try:
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            yield Entry(folder, "a link to a folder that was read already")
+        identity = _identity(folder)
+        if identity in seen:
+            yield Entry(folder, "a link to a folder that is read already")
             return
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         folders, others = children(folder)
     except (OSError, ValueError) as error:
         yield Entry(folder, f"a folder that cannot be read: {reason(error)}")

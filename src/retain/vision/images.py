@@ -10,15 +10,14 @@ needs fewer pixels than it has: libjpeg-turbo has vector code for these three fa
 
 from __future__ import annotations
 
-import threading
-import warnings
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retain.errors import BadImage
+from retain.vision.quiet import hush_libtiff, quiet
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -163,7 +162,7 @@ def encode_pillow(picture: Image.Image) -> bytes:
         BadImage: if it cannot be brought to canonical pixels.
     """
     try:
-        with _quiet:
+        with quiet:
             picture.load()
             pixels = _upright(_rgb(picture), _orientation(picture))
     except BadImage:
@@ -279,7 +278,9 @@ def _decode_any(data: bytes, kind: str, shorter: int | None) -> NDArray[np.uint8
         Image.init()
     if kind not in Image.OPEN:
         raise BadImage(f"this Pillow cannot read {kind}; convert it to JPEG or PNG first")
-    with _quiet, BytesIO(data) as file:
+    if kind == "TIFF":
+        hush_libtiff()
+    with quiet, BytesIO(data) as file:
         try:
             picture = Image.open(file, formats=[kind, "MPO"] if kind == "JPEG" else [kind])
         except Image.DecompressionBombError:
@@ -296,36 +297,6 @@ def _decode_any(data: bytes, kind: str, shorter: int | None) -> NDArray[np.uint8
         picture.load()
         orientation = header.orientation if kind == "JPEG" else _orientation(picture)
         return _upright(_rgb(picture), orientation)
-
-
-@final
-class _Quiet:
-    """Keeps Pillow's warnings about odd files to itself, in all threads while any is inside.
-
-    `warnings.catch_warnings` would do, were it not for threads that leave in another order than
-    they came; this adds one filter that concerns Pillow's own modules and takes it out again.
-    """
-
-    def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._inside = 0
-        self._filter: Any = None
-
-    def __enter__(self) -> None:
-        with self._gate:
-            if self._inside == 0:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                self._filter = warnings.filters[0]
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._gate:
-            self._inside -= 1
-            if self._inside == 0 and self._filter in warnings.filters:
-                warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
-
-
-_quiet = _Quiet()
 
 
 # -- pixels ------------------------------------------------------------------------------------

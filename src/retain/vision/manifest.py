@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -33,11 +34,10 @@ class Row:
 def is_url(text: str) -> bool:
     """Whether a text is the address of something on the network.
 
-    >>> is_url("https://example.org/a.jpg"), is_url("C:/a.jpg")
-    (True, False)
+    >>> is_url("https://example.org/a.jpg"), is_url("s3://photos/a.jpg"), is_url("C:/a.jpg")
+    (True, True, False)
     """
-    scheme, colon, _ = text.partition("://")
-    return bool(colon) and len(scheme) > 1 and scheme.isascii() and scheme.isalpha()
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
 
 
 def read_manifest(path: str, *, labels: bool = True) -> list[Row]:

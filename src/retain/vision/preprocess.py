@@ -52,7 +52,7 @@ class Preprocess:
     width: int
     resize: Resize = "shorter"
     shorter: int = 0
-    interpolation: Interpolation = "bicubic"
+    interpolation: Interpolation = "bilinear"
     colour: Colour = "RGB"
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -151,18 +151,9 @@ def prepare(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[np.float32]:
     """
     from PIL import Image
 
-    height, width = pixels.shape[:2]
-    box = (0.0, 0.0, float(width), float(height))
-    if rule.resize == "shorter":
-        box = _centre(width, height, rule)
-    picture = Image.fromarray(pixels)
     if rule.colour == "L":
-        picture = picture.convert("L")
-    # Only the part that the crop keeps is computed; the filter still sees past its edge.
-    picture = picture.resize(
-        (rule.width, rule.height), Image.Resampling[rule.interpolation.upper()], box=box
-    )
-    small = np.asarray(picture).reshape(rule.height, rule.width, rule.channels)
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))
+    small = _scale(pixels, rule).reshape(rule.height, rule.width, rule.channels)
     if rule.colour == "BGR":
         small = small[:, :, ::-1]
     axes = (-1, 1, 1) if rule.layout == "NCHW" else (1, 1, -1)
@@ -175,12 +166,23 @@ def prepare(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[np.float32]:
     return result[None]
 
 
-def _centre(width: int, height: int, rule: Preprocess) -> tuple[float, float, float, float]:
-    """The box of the picture that becomes the centre crop of its scaled version."""
-    short = min(width, height)
-    scaled_w = (width * rule.shorter + short // 2) // short
-    scaled_h = (height * rule.shorter + short // 2) // short
-    left, top = (scaled_w - rule.width) // 2, (scaled_h - rule.height) // 2
-    x, y = width / scaled_w, height / scaled_h
-    right, bottom = (left + rule.width) * x, (top + rule.height) * y
-    return (left * x, top * y, min(right, float(width)), min(bottom, float(height)))
+def _scale(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[np.uint8]:
+    """Resize and crop, in one step: only what the crop keeps is computed."""
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    tall, wide = rule.height, rule.width
+    if rule.resize == "shorter":
+        short = min(width, height)
+        wide = (width * rule.shorter + short // 2) // short
+        tall = (height * rule.shorter + short // 2) // short
+    left, top = (wide - rule.width) // 2, (tall - rule.height) // 2
+    if (tall, wide) == (height, width):
+        return pixels[top : top + rule.height, left : left + rule.width]
+    x, y = width / wide, height / tall
+    box = (left * x, top * y, (left + rule.width) * x, (top + rule.height) * y)
+    # The products may lie a rounding error beyond the edge, which Pillow would refuse.
+    box = (*box[:2], min(box[2], float(width)), min(box[3], float(height)))
+    method = Image.Resampling[rule.interpolation.upper()]
+    picture = Image.fromarray(pixels).resize((rule.width, rule.height), method, box=box)
+    return np.asarray(picture)

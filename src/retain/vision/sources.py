@@ -151,7 +151,7 @@ def _class_folders(folder: str) -> Collected:
     ]
     for each in folders:
         label = shown(os.path.basename(each))
-        found, left_out = _pictures(walk(each), label)
+        found, left_out = _pictures(walk(each, above=folder), label)
         sources += found
         skipped += left_out
         if not found and not left_out:

@@ -1,0 +1,132 @@
+"""All commands in one list, and the run of one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from retain.faces.cli import ask, teach
+from retain.faces.cli.failures import guarded, told
+from retain.faces.cli.output import line
+from retain.faces.cli.progress import progress
+from retain.faces.text import clean
+
+__all__ = ["COMMANDS", "Command", "app", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: its name, what it runs, the group it is listed in, one line to try."""
+
+    name: str
+    function: Callable[..., None]
+    group: str
+    example: str
+    hidden: bool = False
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="The folder to work in; made if it is not there.")
+    ] = Path("demo"),
+    browser: Annotated[
+        bool, typer.Option("--open", help="Show the report in the browser afterwards.")
+    ] = False,
+) -> None:
+    """See it all on real pictures, in a minute."""
+    from retain.faces.demo import run as told_story
+
+    page = told_story(out, say=lambda text, style="": line(clean(text), style), bar=progress)
+    if browser:
+        typer.launch(page.absolute().as_uri())
+
+
+TEACH: Final = "Change it"
+ASK: Final = "Ask it"
+TRY: Final = "Try it"
+
+COMMANDS: Final = (
+    Command("init", teach.init, TEACH, "retain init shop"),
+    Command("create", teach.init, TEACH, "retain create shop", hidden=True),
+    Command("learn", teach.learn, TEACH, "retain learn shop photos/"),
+    Command("correct", teach.correct, TEACH, "retain correct shop photos/new/17.jpg mug"),
+    Command("forget", teach.forget, TEACH, "retain forget shop --label mug"),
+    Command("undo", teach.undo, TEACH, "retain undo shop"),
+    Command("predict", ask.predict, ASK, "retain predict shop new/*.jpg --top 3"),
+    Command("evaluate", ask.evaluate, ASK, "retain evaluate shop test/ --html report.html"),
+    Command("log", ask.log, ASK, "retain log shop -n 10"),
+    Command("show", ask.show, ASK, "retain show shop 3"),
+    Command("classes", ask.classes, ASK, "retain classes shop rename mug cup"),
+    Command("verify", ask.verify, ASK, "retain verify shop --deep"),
+    Command("demo", demo, TRY, "retain demo --open"),
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import retain
+
+        line(f"retain {retain.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Retain, don't retrain: an image classifier that learns, corrects, forgets and undoes.
+
+    A classifier is a directory; its name is always the first argument.
+    """
+
+
+def _built() -> typer.Typer:
+    made = typer.Typer(
+        name="retain",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        # Rich's boxes are for a screen; a pipe gets plain text.
+        rich_markup_mode="rich" if sys.stdout.isatty() else None,
+        context_settings={"help_option_names": ["--help", "-h"]},
+        epilog="Example: retain init shop, then retain learn shop photos/, "
+        "then retain predict shop new.jpg",
+    )
+    made.callback()(_root)
+    for command in COMMANDS:
+        made.command(
+            command.name,
+            epilog=f"Example: {command.example}",
+            rich_help_panel=command.group,
+            hidden=command.hidden,
+        )(guarded(command.function))
+    return made
+
+
+app: Final[Any] = _built()
+
+
+def run() -> int:
+    """Run the command line on `sys.argv`; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name need not be text, nor a terminal know every letter.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            app(prog_name="retain")
+        except SystemExit as end:
+            sys.stdout.flush()
+            return end.code if isinstance(end.code, int) else 1
+        return 0
+    except (KeyboardInterrupt, OSError) as error:
+        return told(error)

@@ -1,0 +1,47 @@
+"""What the commands share: common arguments, opening a classifier, listing what was skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retain.faces.cli.output import emit_json, note
+from retain.faces.text import clean
+from retain.values import Skipped, to_json
+
+if TYPE_CHECKING:
+    from retain import Classifier
+
+__all__ = ["Json", "Name", "answered", "opened", "told_skipped"]
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The classifier: its directory.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+
+# More than this is not read by people; --json lists everything.
+_LISTED = 10
+
+
+def opened(name: str) -> Classifier:
+    """The classifier in a directory; NumPy and the like are imported here and not before."""
+    import retain
+
+    return retain.open(name)
+
+
+def answered(value: Any, *, as_json: bool) -> bool:
+    """Print a value as JSON if that was asked for; says whether it was."""
+    if as_json:
+        emit_json(to_json(value))
+    return as_json
+
+
+def told_skipped(skipped: Iterable[Skipped], *, all_of_them: bool = False) -> None:
+    """List on stderr the files that could not be used, and why."""
+    files = list(skipped)
+    shown = files if all_of_them else files[:_LISTED]
+    for each in shown:
+        note(f"skipped {clean(each.path)}: {clean(each.reason)}", style="yellow")
+    if len(files) > len(shown):
+        note(f"… and {len(files) - len(shown)} more were skipped; --json lists them all")

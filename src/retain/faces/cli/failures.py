@@ -1,0 +1,110 @@
+"""Every failure as one sentence on stderr and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import typer
+
+from retain.errors import NotAClassifier, RetainError
+from retain.faces.text import clean
+
+__all__ = ["Mistake", "complain", "guarded"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+_STOPPED = (
+    "stopped; the classifier is as it was, nothing acknowledged is lost; "
+    "run the same command again to go on"
+)
+
+
+class Mistake(RetainError):
+    """The command was understood but cannot be carried out as it was typed."""
+
+    exit_code = 2
+
+
+def complain(message: str) -> None:
+    """Print one error on stderr."""
+    typer.secho("retain: error: ", fg="red", bold=True, nl=False, err=True)
+    print(clean(message), file=sys.stderr)
+
+
+def guarded(function: Callable[P, R]) -> Callable[P, R]:
+    """The command, with everything that can go wrong turned into a sentence and an exit code."""
+
+    @functools.wraps(function)
+    def command(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            result = function(*args, **kwargs)
+            # A reader who has gone (`| head`) is noticed here, not in the interpreter's last act.
+            sys.stdout.flush()
+            return result
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
+        # The last place where whatever it is can become a sentence.
+        except BaseException as error:
+            if isinstance(error, SystemExit | GeneratorExit):
+                raise
+            raise typer.Exit(told(error)) from None
+
+    return command
+
+
+def told(error: BaseException) -> int:
+    """Say what happened; returns the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        print(f"\nretain: {clean(error) or _STOPPED}", file=sys.stderr)
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        # Nobody reads any more: what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    if os.environ.get("RETAIN_DEBUG") == "1":
+        traceback.print_exception(error)
+    if isinstance(error, RetainError):
+        complain(_with_help(error))
+        return error.exit_code
+    if isinstance(error, OSError):
+        complain(_of_the_system(error))
+    elif isinstance(error, MemoryError):
+        complain(
+            "not enough memory; nothing acknowledged is lost. Close other programs, or give fewer "
+            "pictures at a time"
+        )
+    elif isinstance(error, UnicodeError):
+        complain(f"something given is not valid text ({error}); use UTF-8")
+    else:
+        complain(
+            f"something unforeseen happened ({type(error).__name__}: {error}); nothing "
+            f"acknowledged is lost. Please report it to the project's issue tracker with the "
+            f"traceback, which RETAIN_DEBUG=1 prints"
+        )
+    return 1
+
+
+def _with_help(error: RetainError) -> str:
+    text = str(error)
+    if isinstance(error, NotAClassifier) and "retain init" not in text:
+        text += "; make a new classifier with: retain init NAME"
+    return text
+
+
+def _of_the_system(error: OSError) -> str:
+    where = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+    what = f"{error.strerror or error}{where}"
+    if error.errno == errno.ENOSPC:
+        return f"{what}; nothing acknowledged is lost. Make room and run the same command again"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return f"{what}; change its permissions, or work on a copy that you own"
+    return f"{what}; nothing acknowledged is lost"

@@ -1,0 +1,274 @@
+"""The commands that change a classifier: init, learn, correct, forget, undo."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retain.faces.cli.common import Json, Name, answered, opened, told_skipped
+from retain.faces.cli.failures import Mistake
+from retain.faces.cli.output import Column, line, note, table
+from retain.faces.cli.progress import progress
+from retain.faces.text import clean, counted
+from retain.values import Change, Update
+
+if TYPE_CHECKING:
+    from retain.values import Sample
+
+__all__ = ["correct", "forget", "init", "learn", "told_changes", "undo"]
+
+_LISTED = 10
+_HASH = re.compile(r"(sha256:)?[0-9a-f]{6,64}")
+
+
+class Memory(StrEnum):
+    """How much of each picture is kept."""
+
+    images = "images"
+    features = "features"
+
+
+class Head(StrEnum):
+    """What turns features into answers."""
+
+    cosine = "cosine"
+    discriminant = "discriminant"
+    ridge = "ridge"
+    nearest_mean = "nearest-mean"
+
+
+class Priors(StrEnum):
+    """How common the classes are taken to be."""
+
+    balanced = "balanced"
+    empirical = "empirical"
+
+
+def init(
+    name: Name,
+    extractor: Annotated[
+        str,
+        typer.Option(
+            help="What turns pictures into numbers: the one shipped, vectors:<d> for your own "
+            "feature vectors, or a directory with features.onnx and preprocess.json."
+        ),
+    ] = "efficientnet_lite0",
+    memory: Annotated[
+        Memory, typer.Option(help="Keep the pictures themselves, or only their features.")
+    ] = Memory.images,
+    head: Annotated[Head, typer.Option(help="What turns features into answers.")] = Head.cosine,
+    priors: Annotated[
+        Priors,
+        typer.Option(help="Take all classes as equally common, or as common as they were taught."),
+    ] = Priors.balanced,
+    favour: Annotated[
+        float,
+        typer.Option(min=-1, max=1, help="Favour old classes (to -1) or new ones (to 1)."),
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Make a new classifier, which knows nothing yet (also: create)."""
+    import retain
+
+    with retain.create(
+        name,
+        extractor=extractor,
+        memory=memory.value,
+        head=head.value,
+        priors=priors.value,
+        favour=favour,
+    ) as made:
+        if not answered(made.status(), as_json=as_json):
+            line(f"made {clean(name)}; teach it: {_typed('learn', name, 'FOLDER')}")
+
+
+def learn(
+    name: Name,
+    source: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder of class folders or a CSV, JSONL or Parquet list (path,label); "
+            "with --label also pictures.",
+        ),
+    ],
+    label: Annotated[str | None, typer.Option(help="What all these pictures show.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Learn nothing if one file cannot be used.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Learn labelled pictures, of old classes or new ones."""
+    if len(source) > 1 and label is None:
+        raise Mistake(
+            f"{len(source)} sources were given without --label; give one folder or list, or say "
+            f"what they all show with --label"
+        )
+    with opened(name) as classifier, progress("learning", quiet=as_json) as tick:
+        given = source[0] if len(source) == 1 else source
+        update = classifier.learn(given, label, strict=strict, progress=tick)
+    if not answered(update, as_json=as_json):
+        line(f"{clean(update.summary)} ({update.seconds:.1f} s)", style="bold")
+        if update.new_classes:
+            line(f"new: {', '.join(clean(each) for each in update.new_classes)}")
+        told_changes(update)
+        told_skipped(update.skipped)
+
+
+def correct(
+    name: Name,
+    image: Annotated[
+        str | None,
+        typer.Argument(metavar="IMAGE", help="A file, or a remembered picture by its hash."),
+    ] = None,
+    label: Annotated[str | None, typer.Argument(metavar="LABEL", help="What it shows.")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="Correct all pictures of a CSV, JSONL or Parquet list."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overrule an earlier correction of the same picture.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a picture is; from now on it is answered so."""
+    if source is not None and image is None:
+        pairs = _listed(source)
+    elif source is None and image is not None and label is not None:
+        pairs = [(image, label)]
+    else:
+        raise Mistake("give a picture and its label, or a list of them with --from")
+    with opened(name) as classifier, progress("correcting", quiet=as_json) as tick:
+        update = classifier.correct_many(pairs, replace=replace, progress=tick)
+    if not answered(update, as_json=as_json):
+        line(f"{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
+        told_changes(update)
+
+
+def forget(
+    name: Name,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE", help="Remembered pictures, by file or by hash."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(help="Every picture of this class; may be repeated.")
+    ] = None,
+    event: Annotated[
+        list[int] | None, typer.Option(help="Every picture of this event; may be repeated.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Forget pictures, classes or events for good."""
+    wanted = (images or [], label or [], event or [])
+    with opened(name) as classifier:
+        if not yes:
+            samples = classifier.forget_preview(*wanted)
+            if as_json or not sys.stdin.isatty():
+                again = _typed(
+                    "forget",
+                    name,
+                    *wanted[0],
+                    *(part for each in wanted[1] for part in ("--label", each)),
+                    *(part for each in wanted[2] for part in ("--event", str(each))),
+                    *(["--json"] if as_json else []),
+                    "--yes",
+                )
+                raise Mistake(
+                    f"this would forget {counted(len(samples), 'picture')} for good, and there is "
+                    f"nobody to ask; to do it: {again}"
+                )
+            _told_preview(name, samples)
+            if not typer.confirm("Forget for good?", default=False, err=True):
+                note("nothing was forgotten")
+                raise typer.Exit(1)
+        receipt = classifier.forget(*wanted)
+    if not answered(receipt, as_json=as_json):
+        line(f"{clean(receipt.summary)} ({receipt.seconds:.1f} s)", style="bold")
+        line(
+            f"level {receipt.level}: statistics and head are bit for bit those of a classifier "
+            f"that never saw {'it' if receipt.images == 1 else 'them'}; "
+            f"{receipt.bytes_erased:,} bytes erased"
+        )
+        if receipt.gone_classes:
+            line(f"classes gone: {', '.join(clean(each) for each in receipt.gone_classes)}")
+        line(f"event {receipt.event}, digest {receipt.digest}")
+
+
+def undo(
+    name: Name,
+    event: Annotated[
+        int | None,
+        typer.Argument(metavar="EVENT", help="Its number in the log; without it, the last event."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take back an event; undo the undo to have it again."""
+    with opened(name) as classifier:
+        update = classifier.undo(event)
+    if not answered(update, as_json=as_json):
+        line(f"{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
+        told_changes(update)
+        line(f"to have it again: {_typed('undo', name, str(update.event))}")
+
+
+def told_changes(update: Update) -> None:
+    """What else changed, the worse first; nothing is said plainly."""
+    groups: list[tuple[str, str, Sequence[Change]]] = [
+        ("worse", "red", update.worse),
+        ("better", "green", update.better),
+        ("otherwise wrong", "yellow", update.changed),
+    ]
+    if not any(changes for *_, changes in groups):
+        if update.event is not None and update.kind != "rename":
+            line("no other remembered picture is answered differently")
+        return
+    for title, style, changes in groups:
+        if not changes:
+            continue
+        line(f"{title}: {counted(len(changes), 'remembered picture')}", style=style)
+        table(
+            [Column("picture", narrow="end"), Column("before"), Column("now"), Column("taught as")],
+            [
+                (each.source or each.image[:19], each.before, each.after, each.label)
+                for each in changes[:_LISTED]
+            ],
+        )
+        if len(changes) > _LISTED:
+            line(f"… and {len(changes) - _LISTED} more; --json lists them all")
+
+
+def _told_preview(name: str, samples: Sequence[Sample]) -> None:
+    note(f"to be forgotten for good by {clean(name)}: {counted(len(samples), 'picture')}")
+    by_label: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        by_label[sample.label].append(sample.source or sample.image[:19])
+    for label, sources in sorted(by_label.items()):
+        few = ", ".join(clean(os.path.basename(source)) for source in sources[:3])
+        more = f" and {len(sources) - 3:,} more" if len(sources) > 3 else ""
+        note(f"  {clean(label)}: {counted(len(sources), 'picture')} ({few}{more})")
+
+
+def _listed(source: str) -> list[tuple[str, str]]:
+    """The pictures and labels of a list; a row may name a remembered picture by its hash."""
+    from retain.vision.manifest import read_manifest
+
+    pairs = []
+    for row in read_manifest(source):
+        last = os.path.basename(row.path)
+        remembered = _HASH.fullmatch(last) and not os.path.exists(row.path)
+        pairs.append((last if remembered else row.path, row.label or ""))
+    return pairs
+
+
+def _typed(*words: str) -> str:
+    return shlex.join(["retain", *words])

@@ -1,0 +1,79 @@
+"""What `forget` still has to do once its event is written: leave no trace in any file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from retain.errors import DiskFull
+from retain.store.blobs import Blobs
+from retain.store.failures import translated
+from retain.store.reading import to_name
+
+__all__ = ["finish", "rewrite"]
+
+# How long to wait for readers before leaving the rest of an erasure to the next writer, seconds.
+_PATIENCE = 5.0
+
+
+def finish(path: Path, engine: Engine, blobs: Blobs) -> int:
+    """Erase what is pending; returns how many bytes of pictures were erased.
+
+    Bytes first, then every trace in the database, then the list of what to erase. The list ends
+    with an empty name, which goes last, so that an interruption at any point leaves something for
+    the next call to find.
+
+    Raises:
+        DiskFull: if there is no room to write the database anew; the next call goes on.
+    """
+    with translated(path), engine.begin() as connection:
+        rows = connection.exec_driver_sql("SELECT hash FROM erasures").fetchall()
+        if not rows:
+            return 0
+        kept = {row[0] for row in connection.exec_driver_sql("SELECT hash FROM images")}
+    writing = engine.execution_options(writes=True)
+    try:
+        with translated(path):
+            erased = blobs.erase(to_name(row[0]) for row in rows if row[0])
+            erased += blobs.erase_strays({to_name(digest) for digest in kept})
+            with writing.begin() as connection:
+                connection.exec_driver_sql("DELETE FROM erasures WHERE hash != x''")
+            if rewrite(engine):
+                with writing.begin() as connection:
+                    connection.exec_driver_sql("DELETE FROM erasures")
+    except DiskFull as error:
+        raise DiskFull(
+            f"no room left on the disk of {path} to erase the last traces of forgotten pictures; "
+            f"they are forgotten, and nothing else is lost. Free some space: the next command that "
+            f"changes {path} erases the rest first"
+        ) from error
+    return erased
+
+
+def rewrite(engine: Engine) -> bool:
+    """Write the database anew and empty its log, so that nothing deleted is left in either.
+
+    Readers may hold an old state of the log for a moment; they are waited for. Returns whether the
+    log could be emptied.
+    """
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
+        cursor.execute("VACUUM")
+        # A checkpoint would itself wait for readers, and for as long as a writer waits.
+        before = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
+        cursor.execute("PRAGMA busy_timeout = 50")
+        try:
+            deadline = time.monotonic() + _PATIENCE
+            while cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(0.05)
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout = {before}")
+            cursor.close()
+        return True
+    finally:
+        raw.close()

@@ -1,0 +1,220 @@
+"""Whatever goes wrong: one sentence on stderr, an exit code, no traceback, nothing on stdout."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+
+import retain
+from retain.faces.cli.failures import guarded
+from tests.faces.helpers import COMMAND, draw, environment, process
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("predict", "nowhere", "a.jpg"), 2, "retain init"),
+        (("predict", "train", "a.jpg"), 2, "train"),
+        (("init", "shop"), 2, "shop"),
+        (("init", "new", "--extractor", "no-such-thing"), 2, "no-such-thing"),
+        (("learn", "shop", "nowhere"), 2, "nowhere"),
+        (("learn", "shop", "train", "test"), 2, "--label"),
+        (("learn", "shop", "https://example.org/a.jpg"), 2, "download"),
+        (("predict", "shop", "https://example.org/a.jpg"), 2, "download"),
+        (("predict", "shop", "a.jpg", "--json", "--csv"), 2, "--json"),
+        (("correct", "shop", "nowhere.jpg", "mug"), 2, "nowhere.jpg"),
+        (("correct", "shop", "test/mug/mug6.jpg", "  "), 2, "empty"),
+        (("correct", "shop", "--from", "nowhere.csv"), 2, "nowhere.csv"),
+        (("forget", "shop", "--yes"), 2, "say what to forget"),
+        (("forget", "shop", "--label", "vase", "--yes"), 2, "'vase'"),
+        (("forget", "shop", "--event", "99", "--yes"), 2, "99"),
+        (("undo", "shop", "99"), 2, "99"),
+        (("show", "shop", "99"), 2, "99"),
+        (("show", "shop", "nowhere.jpg"), 2, "nowhere.jpg"),
+        (("evaluate", "shop", "nowhere"), 2, "nowhere"),
+        (("classes", "shop", "rename", "vase", "cup"), 2, "'vase'"),
+        (("demo", "--out", "train"), 2, "--out"),
+    ],
+)
+def test_mistakes(shop: Path, run, words, code, says) -> None:
+    result = run(*words)
+    assert result.exit_code == code, result.stderr
+    assert result.stdout == ""
+    assert result.stderr.startswith("retain: error: ")
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_usage_errors_are_2(run) -> None:
+    for words in [
+        ("bogus",),
+        ("learn",),
+        ("predict", "shop", "a", "--top", "0"),
+        ("undo", "s", "x"),
+    ]:
+        result = run(*words)
+        assert result.exit_code == 2
+        assert "Traceback" not in result.stderr
+
+
+def test_nothing_learned_says_what_to_do(here: Path, run) -> None:
+    run("init", "new")
+    result = run("predict", "new", "test/mug/mug6.jpg")
+    assert result.exit_code == 1
+    assert "retain learn" in result.stderr
+
+
+def test_a_named_picture_that_cannot_be_read_is_exit_1(shop: Path, here: Path, run) -> None:
+    (here / "test" / "mug" / "bad.jpg").write_bytes(b"")
+    folder = run("predict", "shop", "test/mug", "--json")
+    assert folder.exit_code == 0
+    assert len(json.loads(folder.stdout)) == 2
+    assert "skipped test/mug/bad.jpg" in folder.stderr
+    named = run("predict", "shop", "test/mug/bad.jpg", "test/mug/mug6.jpg", "--json")
+    assert named.exit_code == 1
+    assert len(json.loads(named.stdout)) == 1
+    (here / "empty").mkdir()
+    assert run("predict", "shop", "empty").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (retain.Locked("process 7 is writing"), 1, "process 7"),
+        (retain.BadLabel("no"), 2, "no"),
+        (OSError(errno.ENOSPC, "No space left on device", "x.db"), 1, "Make room"),
+        (PermissionError(errno.EACCES, "Permission denied", b"x.db"), 1, "permissions"),
+        (OSError("odd"), 1, "odd"),
+        (MemoryError(), 1, "memory"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), 1, "UTF-8"),
+        (ZeroDivisionError("oh\x1b[2Jno"), 1, "ZeroDivisionError: oh\\x1b[2Jno"),
+        (KeyboardInterrupt(), 130, "nothing acknowledged is lost"),
+        (KeyboardInterrupt("stopped: 7 of 9 are prepared"), 130, "7 of 9"),
+    ],
+)
+def test_every_failure_is_a_sentence(error, code, says, capsys, monkeypatch) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.delenv("RETAIN_DEBUG", raising=False)
+    with pytest.raises(typer.Exit) as caught:
+        guarded(fail)()
+    assert caught.value.exit_code == code
+    text = capsys.readouterr().err
+    assert says in text
+    assert "Traceback" not in text
+
+
+def test_debug_shows_the_traceback(shop: Path) -> None:
+    told = process("predict", "nowhere", "a.jpg", env=environment(RETAIN_DEBUG="1"))
+    assert b"Traceback" in told.stderr
+    assert told.returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names must be UTF-8 there")
+def test_names_that_are_no_text(shop: Path, here: Path) -> None:
+    draw(here / "plain.jpg", "mug", 3)
+    name = b"caf\xe9\n.jpg"
+    os.rename(b"plain.jpg", name)
+    for flags in ([], ["--json"], ["--csv"]):
+        told = process("predict", "shop", name, *flags)
+        assert told.returncode == 0, told.stderr
+        assert b"caf" in told.stdout
+        told.stdout.decode("utf-8")
+        if flags == ["--json"]:
+            assert "caf" in json.loads(told.stdout)[0]["path"]
+    missing = process("predict", "shop", b"nowhere\xe9.jpg")
+    assert missing.returncode == 1
+    assert b"nowhere\\xe9.jpg" in missing.stderr
+
+
+def test_an_ascii_terminal(shop: Path) -> None:
+    told = process(
+        "classes", "shop", "rename", "mug", "🙂", env=environment(PYTHONIOENCODING="ascii")
+    )
+    assert told.returncode == 0, told.stderr
+    listed = process("classes", "shop", "--json", env=environment(PYTHONIOENCODING="ascii"))
+    assert json.loads(listed.stdout)[-1]["label"] == "🙂"
+
+
+def test_control_characters_never_reach_the_terminal(shop: Path, run) -> None:
+    run("correct", "shop", "test/mug/mug6.jpg", "a\x1b]0;b\x07\u202ec")
+    for words in [("predict", "shop", "test"), ("classes", "shop"), ("log", "shop")]:
+        text = run(*words).stdout
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "a\\x1b]0;b\\x07\\u202ec" in run("classes", "shop").stdout
+
+
+def test_a_reader_that_leaves(shop: Path) -> None:
+    script = '"$@" | true; echo "${PIPESTATUS[0]}"'
+    told = subprocess.run(
+        ["bash", "-c", script, "bash", *COMMAND, "predict", "shop", "test"],
+        capture_output=True,
+        timeout=60,
+        env=environment(),
+    )
+    assert told.stderr == b""
+    assert told.stdout.strip() in (b"141", b"0")
+
+
+def test_forget_asks_on_a_terminal(shop: Path) -> None:
+    for answer, code, left in ((b"n\n", 1, 3), (b"y\n", 0, 2)):
+        ours, theirs = pty.openpty()
+        child = subprocess.Popen(
+            [*COMMAND, "forget", "shop", "--label", "mug"],
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(),
+        )
+        os.write(ours, answer)
+        _, told = child.communicate(timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        assert child.returncode == code
+        assert b"6 pictures" in told
+        assert b"mug0.jpg" in told
+        with retain.open(shop) as classifier:
+            assert len(classifier.labels) == left
+
+
+def test_interrupted_learning_keeps_the_classifier_whole(shop: Path, here: Path) -> None:
+    data = draw(here / "one.jpg", "mug", 40).read_bytes()
+    (here / "many" / "vase").mkdir(parents=True)
+    for number in range(600):
+        # Bytes after the end of a JPEG make it another picture for us, and the same to look at.
+        (here / "many" / "vase" / f"{number}.jpg").write_bytes(data + b"%d" % number)
+    blobs = len(list((shop / "blobs").rglob("*")))
+    child = subprocess.Popen(
+        [*COMMAND, "learn", "shop", "many"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    )
+    for _ in range(600):
+        if len(list((shop / "blobs").rglob("*"))) > blobs:
+            break
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    out, told = child.communicate(timeout=60)
+    assert child.returncode == 130, told
+    assert out == b""
+    assert b"Traceback" not in told
+    assert b"retain: stopped" in told
+    with retain.open(shop) as classifier:
+        assert classifier.labels == ("mug", "plate", "spoon")
+        assert [event.kind for event in classifier.log()] == ["learn"]
+        assert classifier.verify().ok
+        assert classifier.learn(here / "many").learned == 600

@@ -1,0 +1,104 @@
+"""The pages: self-contained, safe whatever a label says, and well formed."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import retain
+from retain.faces.evaluation import evaluation_page
+from retain.faces.html import Html, confusion, el, picture
+from tests.faces.helpers import draw
+
+EVIL = '<script>alert("x")</script>'
+VOID = {"img", "meta", "br"}
+
+
+class Reader(HTMLParser):
+    """Checks that tags nest, collects tags, addresses, ids and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.headings: list[int] = []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag[0] == "h" and tag[1:].isdigit():
+            self.headings.append(int(tag[1]))
+        if tag == "img":
+            self.images.append(dict(attrs))
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name in ("src", "href"):
+                self.addresses.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def checked(page: str) -> Reader:
+    read = Reader(page)
+    assert "script" not in read.tags
+    assert "link" not in read.tags
+    assert all(address.startswith("data:image/jpeg;base64,") for address in read.addresses)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert all(image["alt"] for image in read.images)
+    assert read.headings[0] == 1
+    assert read.headings.count(1) == 1
+    assert all(b <= a + 1 for a, b in zip(read.headings, read.headings[1:], strict=False))
+    return read
+
+
+def test_evaluation_page_is_safe(tmp_path: Path) -> None:
+    with retain.create(tmp_path / EVIL.replace("/", "_")) as shop:
+        train = [draw(tmp_path / f"{n}.jpg", "mug" if n < 3 else "plate", n) for n in range(6)]
+        shop.learn(train, [EVIL] * 3 + ["\"'><img src=x onerror=y>"] * 3)
+        strange = draw(tmp_path / '"><b>&.jpg', "plate", 9)
+        report = shop.evaluate([strange, train[0]], [EVIL, EVIL])
+        page = evaluation_page(report, name=shop.path.name)
+    read = checked(page)
+    assert EVIL not in page
+    assert "&lt;script&gt;" in page
+    assert len(read.images) == len(report.mistakes) == 1
+
+
+def test_elements_escape_everything_but_markup() -> None:
+    assert el("p", EVIL, title='"') == (
+        '<p title="&quot;">&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;</p>'
+    )
+    assert el("p", el("b", "x"), None, ["y", Html("<i>")]) == "<p><b>x</b>y<i></p>"
+    assert "\u202e" not in el("p", "\u202e")
+
+
+def test_a_picture_that_cannot_be_shown() -> None:
+    assert "no picture kept" in picture(b"no picture", "x")
+    assert "no picture kept" in picture(None, "x")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "P", "L", "CMYK", "I;16"])
+def test_pictures_of_every_kind(tmp_path: Path, mode: str) -> None:
+    from PIL import Image
+
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    Image.new(mode, (300, 200)).save(path)
+    assert "data:image/jpeg;base64," in picture(path.read_bytes(), "x")
+
+
+def test_confusion_counts() -> None:
+    page = confusion({"a": {"a": 3, "b": 1}}, ["a", "b"], ["a", "b"], "caption", split=1)
+    Reader(page)
+    assert "3 of 4 a answered a" in page
+    assert "--share:25%" in page
+    assert page.count('scope="row"') == 2
+    assert "<caption>caption</caption>" in page
