@@ -28,15 +28,23 @@ def balanced(answers, truth):
     return 100 * np.mean([right[truth == c].mean() for c in np.unique(truth)])
 
 
+def said(classifier, test):
+    """The labels answered; every picture must have one."""
+    answers = classifier.predict(test, top=1)
+    if answers.skipped:
+        raise RuntimeError(f"not answered: {answers.skipped[:3]}")
+    return np.array([answer.label for answer in answers])
+
+
 def living(folder, train, labels, old, test, **options):
     """Our head: learn the old classes, then the new ones; answers before and after."""
     with retain.create(
         folder, extractor=f"vectors:{train.shape[1]}", memory="features", **options
     ) as classifier:
         classifier.learn(train[old], list(labels[old]))
-        before = np.array([answer.label for answer in classifier.predict(test, top=1)])
+        before = said(classifier, test)
         classifier.learn(train[~old], list(labels[~old]))
-        after = np.array([answer.label for answer in classifier.predict(test, top=1)])
+        after = said(classifier, test)
     return before, after
 
 

@@ -173,6 +173,8 @@ def restated(
     if fresh:
         images, block, _ = store.features(fresh)
         row = {image: i for i, image in enumerate(images)}
+        if len(row) < len(fresh):
+            raise Damaged(f"features are missing in {store.path}; run `retain verify`")
         block = block[[row[image] for image in fresh]]
         statistics = statistics + Statistics.of(block, [target[image].label for image in fresh])
         features = np.concatenate([features, block])

@@ -10,10 +10,10 @@ from retain.errors import Damaged, RetainError, UnknownImage
 from retain.store import journal, reading
 from retain.store.blobs import Blobs
 from retain.store.failures import translated, understood
-from retain.store.journal import Replay
+from retain.store.journal import Plan, Replay
 from retain.store.manifest import Manifest
 
-__all__ = ["check", "compare_members"]
+__all__ = ["check", "checked_plan"]
 
 
 def check(
@@ -61,7 +61,24 @@ def _database(connection: Connection) -> list[str]:
     return problems
 
 
-def compare_members(connection: Connection, replayed: Replay) -> None:
+def checked_plan(connection: Connection, replayed: Replay) -> Plan:
+    """A replay by hash, if the members kept are the same.
+
+    Raises:
+        Damaged: if they are not.
+    """
+    _compare_members(connection, replayed)
+    plan = reading.plan(connection, replayed)
+    # An index may say otherwise than the table that it indexes.
+    if list(plan.members) != reading.samples(connection, "", {}):
+        raise Damaged(
+            "the pictures of journal.db are not what its index says; put a copy of the directory "
+            "back if you have one"
+        )
+    return plan
+
+
+def _compare_members(connection: Connection, replayed: Replay) -> None:
     """Compare the members kept with those of a replay.
 
     Raises:
@@ -85,7 +102,7 @@ def _membership(connection: Connection, manifest: Manifest) -> list[str]:
     problems: list[str] = []
     replayed = journal.replay(reading.entries(connection), reading.said(connection))
     try:
-        compare_members(connection, replayed)
+        checked_plan(connection, replayed)
     except Damaged as error:
         problems.append(str(error))
     lengths = connection.exec_driver_sql(

@@ -240,8 +240,7 @@ class Store:
         """Image → label right after the last lesson (Damaged if the members are not a replay)."""
         with self._transaction() as connection:
             replayed = journal.replay(reading.entries(connection), reading.said(connection))
-            checking.compare_members(connection, replayed)
-            return reading.plan(connection, replayed).lesson
+            return checking.checked_plan(connection, replayed).lesson
 
     def last_undoable(self) -> int:
         """The event that a plain `undo` takes back (CannotUndo if there is none)."""

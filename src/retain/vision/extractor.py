@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from io import BytesIO
@@ -180,6 +181,9 @@ class OnnxExtractor(Extractor):
         return {GRAPH: self._graph, DESCRIPTION: _json_bytes(description)}
 
 
+_PARSER = threading.Lock()
+
+
 @final
 class VectorExtractor(Extractor):
     """For people who bring their own features: the "picture" is a float32 vector in `.npy` form.
@@ -220,7 +224,10 @@ class VectorExtractor(Extractor):
         try:
             if len(data) > 1024 + 16 * self._dimension:
                 raise ValueError(f"{len(data):,} bytes are too many")
-            vector = np.lib.format.read_array(BytesIO(data), allow_pickle=False)
+            # NumPy reads the header with Python's parser, which before 3.12 must not be used by
+            # several threads at a time.
+            with _PARSER:
+                vector = np.lib.format.read_array(BytesIO(data), allow_pickle=False)
             with np.errstate(over="ignore"):
                 numbers = vector.astype(np.float32, casting="same_kind")
         except Exception as error:
