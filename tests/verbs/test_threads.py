@@ -12,8 +12,8 @@ from retain.vision import VectorExtractor, encode_vector, extract_many
 def test_vectors_are_parsed_one_at_a_time(monkeypatch):
     """Once one picture in thousands was lost.
 
-    NumPy reads the header of an `.npy` file with Python's parser, which before Python 3.12 fails now
-    and then when two threads are in it ("AST constructor recursion depth mismatch").
+    NumPy reads the header of an `.npy` file with Python's parser, which before Python 3.12
+    fails now and then when two threads are in it ("AST constructor recursion depth mismatch").
     """
     inside, most = 0, 0
     real, guard = np.lib.format.read_array, threading.Lock()
