@@ -55,7 +55,7 @@ def scores(family, x, y, queries, shrinkage, *, centre=None, level=None, held=No
                 out[i, c] /= np.sqrt(length)
                 noise, typical = attenuated(x, y, shrinkage) if held is None else held
                 reliable = min(max(1 - noise / ((y == c).sum() * length), 0.02), 1)
-                out[i, c] += 0.4 * typical * (1 - np.sqrt(reliable))
+                out[i, c] += 0.3 * typical * (1 - np.sqrt(reliable))
             else:
                 out[i, c] = -0.5 * (q - means[c]) @ inverse @ (q - means[c])
     return out

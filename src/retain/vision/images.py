@@ -102,7 +102,7 @@ def decode(data: bytes, *, shorter: int | None = None) -> NDArray[np.uint8]:
     except MemoryError as error:
         raise BadImage("there is not enough memory to decode it") from error
     except Exception as error:  # damaged files make decoders raise anything
-        detail = str(error).strip() or type(error).__name__
+        detail = str(error).partition(" <")[0].strip() or type(error).__name__
         raise BadImage(
             f"the {kind} file is cut short or damaged ({detail[:200]}); get a new copy of it"
         ) from error
