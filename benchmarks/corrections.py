@@ -85,7 +85,7 @@ def main() -> None:
             assert shop.digest == digest
             x, target = to_float(fixed[i]), int(np.searchsorted(classes, truth[i]))
             more = state.statistics + Statistics.of(fixed[i : i + 1], [str(truth[i])])
-            learned, _ = base_head(more, mind.tuning, HeadOptions())
+            learned, _ = base_head(more, mind.tuning, HeadOptions(), state.lesson)
             heads["learn only"] = learned.weights, learned.bias
             logits = head.logits(fixed[i])
             delta = lifted(logits, target, mind.tuning.margin) - logits

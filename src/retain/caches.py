@@ -58,6 +58,7 @@ class Mind:
 class State:
     """What changing needs: every member, its feature, the sums, and the mind they make.
 
+    `lesson` are the sums as they were right after the last lesson, whose scatter whitens.
     `samples[i]` and `features[i]` belong together, in no particular order; `answers` are the
     predicted labels of the members, None while no class is known.
     """
@@ -66,6 +67,7 @@ class State:
     samples: tuple[Sample, ...]
     features: Features
     statistics: Statistics
+    lesson: Statistics
     answers: tuple[str, ...]
 
 

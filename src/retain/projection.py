@@ -84,16 +84,13 @@ def load_state(store: Store) -> State:
     """The whole state of a store, from its caches where they are current."""
     samples, features = _members(store)
     statistics = _load_statistics(store, samples, features)
-    mind = cached_mind(store) or _derived_mind(store, samples, features, statistics)
-    return State(mind, samples, features, statistics, _answers(mind, features))
+    return _state(store, samples, features, statistics, cached_mind(store))
 
 
 def derived_state(store: Store) -> State:
     """The whole state of a store from its journal and features alone, without any cache."""
     samples, features = _members(store)
-    statistics = _summed(store, samples, features)
-    mind = _derived_mind(store, samples, features, statistics, use_cache=False)
-    return State(mind, samples, features, statistics, _answers(mind, features))
+    return _state(store, samples, features, _summed(store, samples, features), None, fresh=True)
 
 
 def after(
@@ -131,7 +128,7 @@ def after(
         statistics = statistics + Statistics.of(block, [item.sample.label for item in fresh])
         features = np.concatenate([features, block])
         samples += [item.sample for item in fresh]
-    return _settled(store, event, tuple(samples), features, statistics, state.mind, lesson)
+    return _settled(store, event, tuple(samples), features, statistics, state, lesson)
 
 
 def restated(
@@ -179,9 +176,10 @@ def restated(
         statistics = statistics + Statistics.of(block, [target[image].label for image in fresh])
         features = np.concatenate([features, block])
     ordered = tuple(target[image] for image in order)
-    tuning = _tuning(store, ordered, features, statistics, lesson)
-    mind = _think(event, store, ordered, features, statistics, tuning, len(lesson))
-    return State(mind, ordered, features, statistics, _answers(mind, features))
+    taught = _at_lesson(ordered, features, statistics, lesson)
+    tuning = _tuning(store, ordered, features, taught, lesson)
+    mind = _think(event, store, ordered, features, statistics, taught, tuning, len(lesson))
+    return State(mind, ordered, features, statistics, taught, _answers(mind, features))
 
 
 def _settled(
@@ -190,16 +188,16 @@ def _settled(
     samples: tuple[Sample, ...],
     features: Features,
     statistics: Statistics,
-    before: Mind,
+    before: State,
     lesson: bool,
 ) -> State:
-    size = before.lesson_size
-    tuning = before.tuning
+    size, tuning, taught = before.mind.lesson_size, before.mind.tuning, before.lesson
     if lesson or tuning is None or len(samples) >= LESSON_GROWTH * size:
         members = {sample.image: sample.label for sample in samples}
-        tuning, size = _tuning(store, samples, features, statistics, members), len(samples)
-    mind = _think(event, store, samples, features, statistics, tuning, size)
-    return State(mind, samples, features, statistics, _answers(mind, features))
+        size, taught = len(samples), statistics
+        tuning = _tuning(store, samples, features, statistics, members)
+    mind = _think(event, store, samples, features, statistics, taught, tuning, size)
+    return State(mind, samples, features, statistics, taught, _answers(mind, features))
 
 
 def _think(
@@ -208,6 +206,7 @@ def _think(
     samples: tuple[Sample, ...],
     features: Features,
     statistics: Statistics,
+    taught: Statistics,
     tuning: Tuning,
     lesson_size: int,
 ) -> Mind:
@@ -218,7 +217,7 @@ def _think(
         (sample.image, i, sample.label) for i, sample in enumerate(samples) if sample.pinned
     )
     with single_threaded():
-        head, solver = base_head(statistics, tuning, options)
+        head, solver = base_head(statistics, tuning, options, taught)
         head, edited = pin_head(
             head,
             solver,
@@ -237,23 +236,13 @@ def _answers(mind: Mind, features: Features) -> tuple[str, ...]:
     return tuple(mind.head.classes[i] for i in found)
 
 
-def _tuning(
-    store: Store,
+def _at_lesson(
     samples: Sequence[Sample],
     features: Features,
     statistics: Statistics,
     lesson: Mapping[str, str],
-    *,
-    use_cache: bool = True,
-) -> Tuning:
-    """The tuning for the membership at a lesson, from the cache when it was tuned before."""
-    if not lesson:
-        return UNTUNED
-    key = _lesson_key(store, lesson)
-    cached = store.get_tuning(key) if use_cache else None
-    if cached is not None:
-        return Tuning.from_dict(cached)
-    rows = {sample.image: i for i, sample in enumerate(samples)}
+) -> Statistics:
+    """The sums at a lesson, from those of now: what came later taken away, relabelling undone."""
     later = [i for i, sample in enumerate(samples) if sample.image not in lesson]
     moved = [i for i, s in enumerate(samples) if lesson.get(s.image, s.label) != s.label]
     if later:
@@ -264,15 +253,35 @@ def _tuning(
             [samples[i].label for i in moved],
             [lesson[samples[i].image] for i in moved],
         )
+    return statistics
+
+
+def _tuning(
+    store: Store,
+    samples: Sequence[Sample],
+    features: Features,
+    taught: Statistics,
+    lesson: Mapping[str, str],
+    *,
+    fresh: bool = False,
+) -> Tuning:
+    """The tuning for the membership at a lesson, from the cache when it was tuned before."""
+    if not lesson:
+        return UNTUNED
+    key = _lesson_key(store, lesson)
+    cached = None if fresh else store.get_tuning(key)
+    if cached is not None:
+        return Tuning.from_dict(cached)
+    rows = {sample.image: i for i, sample in enumerate(samples)}
     chosen = tuning_sample(lesson)
     with single_threaded():
         tuning = tune(
-            statistics,
+            taught,
             features[[rows[image] for image in chosen]],
             [lesson[image] for image in chosen],
             HeadOptions.from_dict(store.manifest.options),
         )
-    if use_cache and store.writing_now:
+    if not fresh and store.writing_now:
         store.put_tuning(key, tuning.to_dict())
     return tuning
 
@@ -323,14 +332,19 @@ def _members(store: Store) -> tuple[tuple[Sample, ...], Features]:
     return samples, features
 
 
-def _derived_mind(
+def _state(
     store: Store,
     samples: tuple[Sample, ...],
     features: Features,
     statistics: Statistics,
+    mind: Mind | None,
     *,
-    use_cache: bool = True,
-) -> Mind:
+    fresh: bool = False,
+) -> State:
     lesson = store.lesson()
-    tuning = _tuning(store, samples, features, statistics, lesson, use_cache=use_cache)
-    return _think(store.head_event(), store, samples, features, statistics, tuning, len(lesson))
+    taught = _at_lesson(samples, features, statistics, lesson)
+    if mind is None:
+        event, size = store.head_event(), len(lesson)
+        tuning = _tuning(store, samples, features, taught, lesson, fresh=fresh)
+        mind = _think(event, store, samples, features, statistics, taught, tuning, size)
+    return State(mind, samples, features, statistics, taught, _answers(mind, features))

@@ -23,7 +23,7 @@ S_T the scatter about μ̄, and λ = ε·tr(S)/d:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -294,18 +294,28 @@ def typical_length(lengths: Floats, counts: Floats, noise: float) -> float:
     return float(np.median(np.sqrt(np.maximum(lengths - noise / counts, 0.0))))
 
 
-def base_head(statistics: Statistics, tuning: Tuning, options: HeadOptions) -> tuple[Head, Solver]:
+def base_head(
+    statistics: Statistics,
+    tuning: Tuning,
+    options: HeadOptions,
+    whitening: Statistics | None = None,
+) -> tuple[Head, Solver]:
     """The head of a state, before pins, and the factorisation it came from.
 
     Args:
         statistics: at least one class.
         tuning: the numbers of its last lesson.
         options: the owner's choices.
+        whitening: the state at that lesson, whose scatter whitens; by default `statistics`. A
+            corrected picture is an outlier: in the scatter it would move every margin a little.
 
     Returns:
         The head, and the `Solver` that `pin_head` measures edits with.
     """
     moments = Moments.of(statistics, options.family)
+    if whitening is not None and whitening.total:
+        taught = Moments.of(whitening, options.family)
+        moments = replace(moments, scatter=taught.scatter, level=taught.level)
     solver = Solver(moments, tuning.shrinkage, options.family)
     weights, bias = _linear(moments, solver, tuning, options)
     weights = tuning.temperature * weights
