@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from retain.errors import Damaged, RetainError, UnknownImage
 from retain.store import journal, reading
 from retain.store.blobs import Blobs
-from retain.store.failures import translated, understood
+from retain.store.database import Database
+from retain.store.failures import translated
 from retain.store.journal import Plan, Replay
 from retain.store.manifest import Manifest
 
 __all__ = ["check", "checked_plan"]
 
 
-def check(
-    path: Path, manifest: Manifest, engine: Engine, blobs: Blobs
-) -> tuple[list[str], list[str]]:
+def check(database: Database, manifest: Manifest, blobs: Blobs) -> tuple[list[str], list[str]]:
     """Problems, and notes on what is odd but harmless."""
     problems: list[str] = []
     notes: list[str] = []
     try:
-        with translated(path), understood(path), engine.begin() as connection:
+        with database.transaction() as connection:
             problems += _database(connection)
             problems += _membership(connection, manifest)
             if connection.exec_driver_sql("SELECT 1 FROM erasures").first() is not None:
@@ -40,7 +37,7 @@ def check(
     if manifest.memory == "images":
         for image in sorted(kept):
             try:
-                with translated(path):
+                with translated(database.folder, reading=True):
                     blobs.read(image)
             except UnknownImage:
                 problems.append(f"the bytes of {image} are missing")
