@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
 
 from retain.errors import Damaged, RetainError, UnknownImage
 from retain.store import journal, reading
 from retain.store.blobs import Blobs
-from retain.store.database import Database
-from retain.store.failures import translated
+from retain.store.failures import translated, understood
 from retain.store.journal import Plan, Replay
 from retain.store.manifest import Manifest
 
 __all__ = ["check", "checked_plan"]
 
 
-def check(database: Database, manifest: Manifest, blobs: Blobs) -> tuple[list[str], list[str]]:
+def check(
+    path: Path, manifest: Manifest, engine: Engine, blobs: Blobs
+) -> tuple[list[str], list[str]]:
     """Problems, and notes on what is odd but harmless."""
     problems: list[str] = []
     notes: list[str] = []
     try:
-        with database.transaction() as connection:
+        with translated(path), understood(path), engine.begin() as connection:
             problems += _database(connection)
             problems += _membership(connection, manifest)
             if connection.exec_driver_sql("SELECT 1 FROM erasures").first() is not None:
@@ -37,7 +40,7 @@ def check(database: Database, manifest: Manifest, blobs: Blobs) -> tuple[list[st
     if manifest.memory == "images":
         for image in sorted(kept):
             try:
-                with translated(database.folder, reading=True):
+                with translated(path):
                     blobs.read(image)
             except UnknownImage:
                 problems.append(f"the bytes of {image} are missing")

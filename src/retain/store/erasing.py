@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+
+from sqlalchemy import Engine
+
 from retain.errors import DiskFull
 from retain.store.blobs import Blobs
-from retain.store.database import Database
 from retain.store.failures import translated
 from retain.store.reading import to_name
 
-__all__ = ["finish", "pending", "rewrite"]
+__all__ = ["finish", "rewrite"]
 
 # How long to wait for readers before leaving the rest of an erasure to the next writer, seconds.
 _PATIENCE = 5.0
 
 
-def pending(database: Database) -> bool:
-    """Whether traces of forgotten pictures may still be in the files."""
-    with database.transaction() as connection:
-        return connection.exec_driver_sql("SELECT 1 FROM erasures").first() is not None
-
-
-def finish(database: Database, blobs: Blobs) -> int:
+def finish(path: Path, engine: Engine, blobs: Blobs) -> int:
     """Erase what is pending; returns how many bytes of pictures were erased.
 
     Bytes first, then every trace in the database, then the list of what to erase. The list ends
@@ -31,20 +28,20 @@ def finish(database: Database, blobs: Blobs) -> int:
     Raises:
         DiskFull: if there is no room to write the database anew; the next call goes on.
     """
-    path = database.folder
-    with database.transaction() as connection:
+    with translated(path), engine.begin() as connection:
         rows = connection.exec_driver_sql("SELECT hash FROM erasures").fetchall()
         if not rows:
             return 0
         kept = {row[0] for row in connection.exec_driver_sql("SELECT hash FROM images")}
+    writing = engine.execution_options(writes=True)
     try:
         with translated(path):
             erased = blobs.erase(to_name(row[0]) for row in rows if row[0])
             erased += blobs.erase_strays({to_name(digest) for digest in kept})
-            with database.transaction(writes=True) as connection:
+            with writing.begin() as connection:
                 connection.exec_driver_sql("DELETE FROM erasures WHERE hash != x''")
-            if rewrite(database):
-                with database.transaction(writes=True) as connection:
+            if rewrite(engine):
+                with writing.begin() as connection:
                     connection.exec_driver_sql("DELETE FROM erasures")
     except DiskFull as error:
         raise DiskFull(
@@ -55,13 +52,15 @@ def finish(database: Database, blobs: Blobs) -> int:
     return erased
 
 
-def rewrite(database: Database) -> bool:
+def rewrite(engine: Engine) -> bool:
     """Write the database anew and empty its log, so that nothing deleted is left in either.
 
     Readers may hold an old state of the log for a moment; they are waited for. Returns whether the
     log could be emptied.
     """
-    with database.raw() as cursor:
+    raw = engine.raw_connection()
+    try:
+        cursor = raw.cursor()
         cursor.execute("VACUUM")
         # A checkpoint would itself wait for readers, and for as long as a writer waits.
         before = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
@@ -74,4 +73,7 @@ def rewrite(database: Database) -> bool:
                 time.sleep(0.05)
         finally:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
-    return True
+            cursor.close()
+        return True
+    finally:
+        raw.close()

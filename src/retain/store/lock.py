@@ -30,7 +30,7 @@ def exclusive(folder: Path, verb: str, wait: float) -> Iterator[None]:
     Raises:
         Locked: if another process still holds it then; the message names it.
     """
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + wait
         while True:
@@ -49,10 +49,8 @@ def exclusive(folder: Path, verb: str, wait: float) -> Iterator[None]:
         os.pwrite(
             handle, json.dumps({"process": os.getpid(), "verb": verb, "since": now}).encode(), 0
         )
-        try:
-            yield
-        finally:
-            os.ftruncate(handle, 0)
+        yield
+        os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 

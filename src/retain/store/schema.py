@@ -27,11 +27,11 @@ from sqlalchemy import (
     event,
     text,
 )
-from sqlalchemy.pool import Pool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from retain.errors import Damaged, NewerFormat
 
-__all__ = ["MIGRATIONS", "connect", "connected", "current", "engine_of", "migrate"]
+__all__ = ["MIGRATIONS", "connect", "current", "migrate"]
 
 metadata = MetaData()
 
@@ -99,41 +99,30 @@ MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
 
 
 def connect(file: Path, *, mode: str) -> Engine:
-    """An engine of one connection to a database; `mode` as for `connected`."""
-    return engine_of(lambda: connected(file, mode=mode), StaticPool)
-
-
-def connected(file: Path, *, mode: str) -> sqlite3.Connection:
-    """A connection to a database, set up as every one must be.
+    """An engine of one connection to a database.
 
     Args:
         file: the database.
-        mode: SQLite's: ``"rw"``; ``"rwc"`` to make it; ``"ro"`` to read along with others;
-            ``"ro&immutable=1"`` to read without locks.
+        mode: SQLite's, ``"rw"``, ``"rwc"``, or ``"ro&immutable=1"`` where no file can be made.
     """
-    connection = sqlite3.connect(
-        f"{file.absolute().as_uri()}?mode={mode}",
-        uri=True,
-        timeout=30.0,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
+
+    def opened() -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{file.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=30.0,
+            isolation_level=None,
+            check_same_thread=False,
+        )
         connection.execute("PRAGMA foreign_keys = ON")
         if mode.startswith("rw"):
             connection.execute("PRAGMA page_size = 4096")
             connection.execute("PRAGMA secure_delete = ON")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        return connection
 
-
-def engine_of(creator: Callable[[], sqlite3.Connection], pool: type[Pool]) -> Engine:
-    """An engine whose transactions begin when we say so: see ``writes`` below."""
-    engine = create_engine("sqlite://", creator=creator, poolclass=pool)
+    engine = create_engine("sqlite://", creator=opened, poolclass=StaticPool)
 
     # The driver would open transactions late and only for some statements: we say when.
     @event.listens_for(engine, "begin")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,17 +14,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
-from retain.errors import Damaged, ReadOnly, StoreError, UnknownImage
-from retain.store import caches, checking, erasing, journal, reading, writing
+from retain.errors import AlreadyExists, Damaged, ReadOnly, StoreError
+from retain.store import caches, checking, erasing, journal, reading, snapshot, writing
 from retain.store.blobs import Blobs
-from retain.store.database import Database
-from retain.store.failures import translated
+from retain.store.failures import translated, understood
 from retain.store.journal import Assertion, Entry, Plan
 from retain.store.lock import exclusive
-from retain.store.manifest import Manifest
-from retain.store.schema import current, migrate
+from retain.store.manifest import Manifest, sync_folder
+from retain.store.schema import connect, current, migrate
 from retain.store.writing import NewImage
 from retain.values import Event, Sample
 
@@ -36,17 +36,17 @@ class Store:
     """A classifier's directory. Made by `create` and `open`; a context manager.
 
     Changing needs `writing`, which one process holds at a time. Every change is one transaction,
-    durable when its method returns. Each question is answered from one whole state; ask several
-    inside `reading` to have them answered from the same. Threads may share a store.
+    durable when its method returns.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, writable: bool) -> None:
+    def __init__(self, path: Path, manifest: Manifest, engine: Engine, *, writable: bool) -> None:
         self.path = path
         self.manifest = manifest
         self.writable = writable
-        self._writer: int | None = None
-        self._database = Database(path, writable=writable)
+        self.writing_now = False
+        self._engine = engine
         self._blobs = Blobs(path / "blobs")
+        self._copy: Path | None = None
 
     def __enter__(self) -> Store:
         return self
@@ -61,7 +61,10 @@ class Store:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._database.close()
+        self._engine.dispose()
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
+            self._copy = None
 
     # -- making and opening -------------------------------------------------------------------
 
@@ -74,7 +77,23 @@ class Store:
         Raises:
             AlreadyExists: if something other than an empty directory is there.
         """
-        writing.make(path, manifest, extractor_files)
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise AlreadyExists(f"{path} exists and is not a directory; choose another name")
+        if path.is_dir() and any(path.iterdir()):
+            made = (path / "manifest.json").exists()
+            what = "is a classifier already" if made else "is not empty"
+            raise AlreadyExists(f"{path} {what}; choose another name")
+        with translated(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scaffold = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", dir=path.parent))
+            try:
+                scaffold.chmod(0o755)
+                writing.build(scaffold, manifest, extractor_files)
+                scaffold.rename(path)
+                sync_folder(path.parent)
+            except BaseException:
+                shutil.rmtree(scaffold, ignore_errors=True)
+                raise
         return cls.open(path)
 
     @classmethod
@@ -84,7 +103,7 @@ class Store:
         Raises:
             NotAClassifier, NewerFormat, Damaged: if it is not one, too new, or unreadable.
         """
-        with translated(path, reading=True):
+        with translated(path):
             manifest = Manifest.read(path)
             database = path / "journal.db"
             if not database.is_file() or not database.stat().st_size:
@@ -93,7 +112,11 @@ class Store:
                     f"taught is lost; put a copy of the directory back if you have one"
                 )
             writable = os.access(path, os.W_OK) and os.access(database, os.W_OK)
-            store = cls(path, manifest, writable=writable)
+            copy = None if writable else snapshot.taken(database)
+            mode = "rw" if writable or copy else "ro&immutable=1"
+            engine = connect(copy / database.name if copy else database, mode=mode)
+            store = cls(path, manifest, engine, writable=writable)
+            store._copy = copy
             try:
                 store._bring_up_to_date()
             except BaseException:
@@ -116,16 +139,11 @@ class Store:
             with translated(self.path):
                 stack.enter_context(exclusive(self.path, verb, wait))
                 self._finish_erasing()
-            self._writer = threading.get_ident()
+            self.writing_now = True
             try:
                 yield
             finally:
-                self._writer = None
-
-    @property
-    def writing_now(self) -> bool:
-        """Whether this thread holds the right to write."""
-        return self._writer == threading.get_ident()
+                self.writing_now = False
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -133,20 +151,6 @@ class Store:
     def extractor_dir(self) -> Path:
         """Where the extractor's files are."""
         return self.path / "extractors" / self.manifest.extractor
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Answer every question inside from one state, whatever others write meanwhile.
-
-        Nothing can be written inside. While this thread holds `writing` nobody else writes, so
-        there it does nothing. Be quick: as long as it lasts, other threads wait for this store,
-        and what is forgotten elsewhere cannot be erased.
-        """
-        if self.writing_now:
-            yield
-        else:
-            with self._database.reading():
-                yield
 
     def head_event(self) -> int:
         """The number of the last event; 0 if there is none."""
@@ -200,7 +204,7 @@ class Store:
 
     def blob(self, image: str) -> bytes:
         """A picture's bytes (UnknownImage if not kept, Damaged if changed)."""
-        with translated(self.path, reading=True):
+        with translated(self.path):
             return self._blobs.read(image)
 
     def events(self) -> list[Event]:
@@ -292,7 +296,6 @@ class Store:
 
         Raises:
             UnknownEvent, CannotUndo: for an `undo` that is not possible.
-            UnknownImage, InputError: if a picture is not there, or two things are said of it.
         """
         self._keep_bytes(new_images)
         with self._transaction(writes=True) as connection:
@@ -326,30 +329,14 @@ class Store:
         """Erase pictures for good; returns the event's number and the bytes erased.
 
         After the transaction the bytes are overwritten and unlinked and the database is rewritten;
-        if that is interrupted, the next `writing` finishes it; see `erasure_pending`.
-
-        Raises:
-            UnknownImage: if one of them is not kept; then none is forgotten.
+        if that is interrupted, the next `writing` finishes it.
         """
         with self._transaction(writes=True) as connection:
-            missing = [i for i in images if not reading.numbers(connection, [i])]
-            if missing or not images:
-                named = missing[0] if missing else "no picture"
-                raise UnknownImage(f"{named} is not kept here; nothing was forgotten")
-            count = len(reading.numbers(connection, images))
             writing.delete_images(connection, [*images, *writing.staged(connection)])
             connection.exec_driver_sql("DELETE FROM tunings")
-            number = writing.insert_event(connection, "forget", None, {"images": count})
-        vectors = count * self.manifest.dimension * 2
+            number = writing.insert_event(connection, "forget", None, {"images": len(images)})
+        vectors = len(images) * self.manifest.dimension * 2
         return number, self._finish_erasing() + vectors
-
-    def erasure_pending(self) -> bool:
-        """Whether traces of forgotten pictures are still in the files.
-
-        So it is after a `forget` during which a reader held on to an old state for long; the next
-        `writing` erases them.
-        """
-        return erasing.pending(self._database)
 
     def get_tuning(self, key: str) -> dict[str, Any] | None:
         """Numbers cached under a key, None if there are none."""
@@ -382,36 +369,31 @@ class Store:
 
     def check(self) -> tuple[list[str], list[str]]:
         """Problems and notes about the files themselves: see `checking`."""
-        return checking.check(self._database, self.manifest, self._blobs)
+        return checking.check(self.path, self.manifest, self._engine, self._blobs)
 
     # -- inside -------------------------------------------------------------------------------
 
     def _bring_up_to_date(self) -> None:
-        with self._database.transaction() as connection:
+        with self._transaction() as connection:
             if current(connection):
                 return
         if not self.writable:
             raise ReadOnly(
                 f"{self.path} is of an older format and cannot be written; work on a copy"
             )
-        with self._database.transaction(writes=True) as connection:
+        with self._transaction(writes=True) as connection:
             migrate(connection)
 
     @contextmanager
     def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
-        if writes:
-            self._require_the_lock()
-        with self._database.transaction(writes=writes) as connection:
-            yield connection
-
-    def _require_the_lock(self) -> None:
-        if not self.writing_now:
-            raise RuntimeError("changing a store needs its lock: do it inside `writing`")
+        with translated(self.path), understood(self.path):
+            engine = self._engine.execution_options(writes=True) if writes else self._engine
+            with engine.begin() as connection:
+                yield connection
 
     def _keep_bytes(self, new_images: Sequence[NewImage]) -> None:
-        self._require_the_lock()
         with translated(self.path):
             self._blobs.write({n.image: n.data for n in new_images if n.data is not None})
 
     def _finish_erasing(self) -> int:
-        return erasing.finish(self._database, self._blobs)
+        return erasing.finish(self.path, self._engine, self._blobs)

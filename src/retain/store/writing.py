@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
-from retain.errors import AlreadyExists, InputError, UnknownImage
-from retain.store.failures import translated
 from retain.store.journal import Assertion, Replay
 from retain.store.manifest import Manifest, sync_folder, write_whole
 from retain.store.reading import numbers, printable, to_bytes, to_name
@@ -29,7 +25,6 @@ __all__ = [
     "insert_assertions",
     "insert_event",
     "insert_images",
-    "make",
     "replace_members",
     "staged",
 ]
@@ -52,41 +47,6 @@ class NewImage:
     data: bytes | None
     feature: NDArray[np.int16]
     norm: float
-
-
-def make(path: Path, manifest: Manifest, extractor_files: Mapping[str, bytes | Path]) -> None:
-    """Make a classifier at `path`, whole or not at all: see `Store.create`."""
-    if path.is_symlink() or (path.exists() and not path.is_dir()):
-        raise AlreadyExists(f"{path} exists and is not a directory; choose another name")
-    if path.is_dir() and any(path.iterdir()):
-        made = (path / "manifest.json").exists()
-        what = "is a classifier already" if made else "is not empty"
-        raise AlreadyExists(f"{path} {what}; choose another name")
-    with translated(path):
-        target = path.resolve()
-        # Somebody may stand in a directory that is there, or a disk be mounted on it: it stays.
-        there = target.is_dir()
-        around = target if there else target.parent
-        around.mkdir(parents=True, exist_ok=True)
-        scaffold = around / f".{secrets.token_hex(6)}.making"
-        scaffold.mkdir()
-        moved: list[Path] = []
-        try:
-            build(scaffold, manifest, extractor_files)
-            if there:
-                # The manifest goes last: without it, a directory is no classifier.
-                for each in sorted(scaffold.iterdir(), key=lambda p: p.name == "manifest.json"):
-                    moved.append(each.rename(target / each.name))
-                scaffold.rmdir()
-                sync_folder(target)
-            else:
-                scaffold.rename(target)
-            sync_folder(target.parent)
-        except BaseException:
-            for each in reversed(moved):
-                shutil.rmtree(each) if each.is_dir() else each.unlink(missing_ok=True)
-            shutil.rmtree(scaffold, ignore_errors=True)
-            raise
 
 
 def build(folder: Path, manifest: Manifest, extractor_files: Mapping[str, bytes | Path]) -> None:
@@ -138,29 +98,12 @@ def insert_images(connection: Connection, new_images: Sequence[NewImage], *, sta
 
 
 def insert_assertions(connection: Connection, number: int, assertions: Sequence[Assertion]) -> None:
-    """What an event says of pictures that are there; they are members from now on.
-
-    Raises:
-        InputError: if it says two things of one picture.
-        UnknownImage: if one of them is not there.
-    """
-    says: dict[str, str] = {}
-    for each in assertions:
-        if each.image in says:
-            raise InputError(
-                f"one event says both {says[each.image]!r} and {each.label!r} of {each.image}; "
-                f"say one of them"
-            )
-        says[each.image] = each.label
+    """What an event says of pictures that are there; they are members from now on."""
     rows = [(to_bytes(a.image), a.label, int(a.pinned)) for a in assertions]
     for digest, label, pinned in rows:
         image = connection.exec_driver_sql(
             "UPDATE images SET staged = 0 WHERE hash = ? RETURNING id", (digest,)
-        ).scalar()
-        if image is None:
-            raise UnknownImage(
-                f"{to_name(digest)} is not kept here, so nothing can be said of it; learn it first"
-            )
+        ).scalar_one()
         connection.exec_driver_sql(
             "INSERT INTO assertions (event, image, label, pinned) VALUES (?, ?, ?, ?)",
             (number, image, label, pinned),
