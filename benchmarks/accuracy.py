@@ -72,7 +72,7 @@ def logistic(x, y, weight):
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     accuracies, losses = [], []
     for strength in GRID:
-        model = LogisticRegression(C=strength, class_weight=weight, max_iter=400)
+        model = LogisticRegression(C=strength, class_weight=weight, tol=1e-5, max_iter=3000)
         chance = cross_val_predict(model, x, y, cv=folds, method="predict_proba", n_jobs=2)
         accuracies.append((np.unique(y)[chance.argmax(axis=1)] == y).mean())
         losses.append(log_loss(y, chance))
@@ -82,7 +82,7 @@ def logistic(x, y, weight):
     }
     return {
         f"C by CV {score} ({strength:.0f})": LogisticRegression(
-            C=strength, class_weight=weight, max_iter=2000
+            C=strength, class_weight=weight, tol=1e-5, max_iter=3000
         ).fit(x, y)
         for score, strength in picked.items()
     }

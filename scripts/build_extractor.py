@@ -37,6 +37,8 @@ WEIGHTS_SHA256 = "57934424"
 SIZE, DIMENSION, OPSET, IR_VERSION = 224, 1280, 17, 8
 AGREEMENT = 0.99999
 
+# Tried on five sets of pictures, see docs/decisions/0006-power.md.
+POWER = 0.85
 PREPROCESS: dict[str, Any] = {
     "height": SIZE,
     "width": SIZE,
@@ -222,6 +224,7 @@ def describe(graph: bytes, preprocess: dict[str, Any]) -> str:
                 "sha256": hashlib.sha256(graph).hexdigest(),
                 "dimension": DIMENSION,
                 "preprocess": preprocess,
+                "power": POWER,
             },
             indent=2,
         )

@@ -281,7 +281,9 @@ class Sample:
     """One remembered picture.
 
     `event` is the journal entry that gave it its present label; `pinned` is True when it was
-    corrected, so that it must keep this label.
+    corrected, so that it must keep this label, and `exception` when it then answers for its own
+    neighbourhood instead of moving the head; `protected` when it must never get worse. A picture
+    of the reference, which nobody labelled, has the label ``""``.
     """
 
     image: str
@@ -289,6 +291,8 @@ class Sample:
     pinned: bool
     event: int
     source: str
+    exception: bool = False
+    protected: bool = False
 
 
 @dataclass(frozen=True, slots=True)

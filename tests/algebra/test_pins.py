@@ -15,7 +15,7 @@ from retain.algebra import (
     quantize,
     to_float,
 )
-from retain.algebra.heads import Moments
+from retain.algebra.heads import scatter
 from retain.algebra.pins import lifted
 from retain.errors import PinConflict
 from tests.algebra.test_heads import numbers, problem
@@ -62,7 +62,7 @@ def test_the_edit_is_the_optimum_of_the_programme(family, how_many):
     ]
     edited, active = pin_head(head, solver, state, pins, margin)
     assert set(active) == {pin.image for pin in pins}
-    level = Moments.of(state, family).level
+    _, level = scatter(state, family)
     weights, bias = pinned_weights(
         to_float(fixed),
         head.weights,
@@ -134,8 +134,8 @@ def test_the_total_metric_is_the_inverse_of_the_total_scatter():
     state = Statistics.of(fixed, labels)
     _, solver = base_head(state, numbers(0.2, 1.0), HeadOptions())
     x = to_float(fixed)
-    scatter = (x - x.mean(axis=0)).T @ (x - x.mean(axis=0))
-    loaded = scatter + 0.2 * Moments.of(state, "cosine").level * np.eye(8)
+    total = (x - x.mean(axis=0)).T @ (x - x.mean(axis=0))
+    loaded = total + 0.2 * scatter(state, "cosine")[1] * np.eye(8)
     columns = np.random.default_rng(0).normal(size=(8, 3))
     np.testing.assert_allclose(
         solver.apply_total(columns), np.linalg.solve(loaded, columns), rtol=1e-8

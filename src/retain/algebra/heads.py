@@ -23,7 +23,7 @@ S_T the scatter about μ̄, and λ = ε·tr(S)/d:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -36,6 +36,7 @@ from retain.errors import BadOption
 
 __all__ = [
     "UNTUNED",
+    "Factor",
     "Family",
     "Head",
     "HeadOptions",
@@ -46,6 +47,7 @@ __all__ = [
     "base_head",
     "favoured",
     "log_priors",
+    "scatter",
 ]
 
 Floats = NDArray[np.float64]
@@ -174,43 +176,27 @@ class Head:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Moments:
-    """The means and scatters that heads are made of, in units of features (float64).
+    """The means that heads are made of, in units of features (float64).
 
     Attributes:
         counts: n_c [C].
         means: μ_c [C, d].
         centre: m [d], the unweighted mean of the class means.
         mean: μ̄ [d], the mean of all members.
-        scatter: [d, d], S_W for the families that whiten within classes, S_T for ridge.
-        level: tr(scatter)/d, the unit of shrinkage; positive.
     """
 
     counts: Floats
     means: Floats
     centre: Floats
     mean: Floats
-    scatter: Floats
-    level: float
 
     @classmethod
-    def of(cls, statistics: Statistics, family: Family) -> Moments:
+    def of(cls, statistics: Statistics) -> Moments:
         """The moments of a state with at least one class."""
         counts = statistics.counts.astype(np.float64)
         means = statistics.sums / counts[:, None] / SCALE
         mean = statistics.sums.sum(axis=0) / counts.sum() / SCALE
-        second = statistics.second / float(SCALE * SCALE)
-        if family == "ridge":
-            rows = (np.sqrt(counts.sum()) * mean)[None, :]
-        else:
-            rows = np.sqrt(counts)[:, None] * means
-        scatter = second - rows.T @ rows
-        spread, size = float(np.trace(scatter)), float(np.trace(second))
-        dimension = statistics.dimension
-        # Without any scatter (one picture per class, constant features) every direction is alike;
-        # what is left of the difference above is then only rounding.
-        if spread <= 1e-11 * size or size == 0.0:
-            scatter, spread = np.zeros_like(scatter), max(size, 1.0)
-        return cls(counts, means, means.mean(axis=0), mean, scatter, spread / dimension)
+        return cls(counts, means, means.mean(axis=0), mean)
 
     @property
     def directions(self) -> Floats:
@@ -218,35 +204,74 @@ class Moments:
         return self.means - self.centre
 
 
-class Solver:
-    """Products with P = (S + λI)⁻¹ and with P_T = (S_T + λI)⁻¹, from one factorisation.
+def scatter(statistics: Statistics, family: Family) -> tuple[Floats, float]:
+    """What whitens, and the unit of its shrinkage.
 
-    Re-factored from the sums each time: down-dating an inverse breaks when a picture's leverage
-    reaches one.
+    Returns:
+        S_W for the families that whiten within classes, S_T for ridge: [d, d]; and its trace by d,
+        positive.
+    """
+    moments = Moments.of(statistics)
+    second = statistics.second / float(SCALE * SCALE)
+    if family == "ridge":
+        rows = (np.sqrt(moments.counts.sum()) * moments.mean)[None, :]
+    else:
+        rows = np.sqrt(moments.counts)[:, None] * moments.means
+    found = second - rows.T @ rows
+    spread, size = float(np.trace(found)), float(np.trace(second))
+    # Without any scatter (one picture per class, constant features) every direction is alike; what
+    # is left of the difference above is then only rounding.
+    if spread <= 1e-11 * size or size == 0.0:
+        found, spread = np.zeros_like(found), max(size, 1.0)
+    return found, spread / statistics.dimension
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Factor:
+    """A Cholesky factor of S + λI [d, d], lower; P is the inverse of what it factors.
+
+    Factored anew from the sums whenever S or λ change: down-dating an inverse breaks when a
+    picture's leverage reaches one. Between two lessons neither changes.
     """
 
-    def __init__(self, moments: Moments, shrinkage: float, family: Family) -> None:
-        self._moments = moments
-        self._within = family != "ridge"
-        matrix = moments.scatter.copy(order="F")
-        ridge = shrinkage * moments.level
-        factor, info = lapack.dpotrf(_loaded(matrix, ridge), lower=1, overwrite_a=1, clean=0)
+    lower: Floats
+
+    @classmethod
+    def of(cls, statistics: Statistics, shrinkage: float, family: Family) -> Factor:
+        """The factor for a state and a shrinkage."""
+        whitening, level = scatter(statistics, family)
+        ridge = shrinkage * level
+        matrix = _loaded(whitening.copy(order="F"), ridge)
+        lower, info = lapack.dpotrf(matrix, lower=1, overwrite_a=1, clean=0)
         if info != 0:
             # Rounding made the smallest eigenvalue negative: load the diagonal above it.
-            floor = 1e-9 * moments.level * len(matrix)
-            matrix = moments.scatter.copy(order="F")
-            factor, info = lapack.dpotrf(_loaded(matrix, ridge + floor), lower=1, overwrite_a=1)
+            ridge += 1e-9 * level * len(whitening)
+            matrix = _loaded(whitening.copy(order="F"), ridge)
+            lower, info = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
             if info != 0:
                 raise ArithmeticError("the scatter of the features cannot be factored")
-        self._factor = factor
-        self._woodbury: tuple[Floats, Floats] | None = None
+        return cls(lower)
 
     def apply(self, columns: Floats) -> Floats:
         """P times columns [d, k]."""
         if not columns.size:
             return columns.copy()
-        solved, _ = lapack.dpotrs(self._factor, columns, lower=1)
+        solved, _ = lapack.dpotrs(self.lower, columns, lower=1)
         return np.asarray(solved, dtype=np.float64)
+
+
+class Solver:
+    """Products with P = (S + λI)⁻¹ and with P_T = (S_T + λI)⁻¹, from one factorisation."""
+
+    def __init__(self, moments: Moments, factor: Factor, family: Family) -> None:
+        self.moments = moments
+        self.factor = factor
+        self._within = family != "ridge"
+        self._woodbury: tuple[Floats, Floats] | None = None
+
+    def apply(self, columns: Floats) -> Floats:
+        """P times columns [d, k]."""
+        return self.factor.apply(columns)
 
     def apply_total(self, columns: Floats) -> Floats:
         """P_T times columns [d, k], by Woodbury's identity from the within-class factor."""
@@ -254,9 +279,9 @@ class Solver:
         if not self._within or not columns.size:
             return applied
         if self._woodbury is None:
-            offsets = self._moments.means - self._moments.mean
+            offsets = self.moments.means - self.moments.mean
             carried = self.apply(offsets.T)
-            inner = np.diag(1.0 / self._moments.counts) + offsets @ carried
+            inner = np.diag(1.0 / self.moments.counts) + offsets @ carried
             self._woodbury = carried, inner
         carried, inner = self._woodbury
         update: Floats = carried @ np.linalg.solve(inner, carried.T @ columns)
@@ -299,6 +324,7 @@ def base_head(
     tuning: Tuning,
     options: HeadOptions,
     whitening: Statistics | None = None,
+    factor: Factor | None = None,
 ) -> tuple[Head, Solver]:
     """The head of a state, before pins, and the factorisation it came from.
 
@@ -308,15 +334,16 @@ def base_head(
         options: the owner's choices.
         whitening: the state at that lesson, whose scatter whitens; by default `statistics`. A
             corrected picture is an outlier: in the scatter it would move every margin a little.
+        factor: that of the same whitening and tuning, if it is at hand.
 
     Returns:
         The head, and the `Solver` that `pin_head` measures edits with.
     """
-    moments = Moments.of(statistics, options.family)
-    if whitening is not None and whitening.total:
-        taught = Moments.of(whitening, options.family)
-        moments = replace(moments, scatter=taught.scatter, level=taught.level)
-    solver = Solver(moments, tuning.shrinkage, options.family)
+    moments = Moments.of(statistics)
+    if factor is None:
+        taught = whitening if whitening is not None and whitening.total else statistics
+        factor = Factor.of(taught, tuning.shrinkage, options.family)
+    solver = Solver(moments, factor, options.family)
     weights, bias = _linear(moments, solver, tuning, options)
     weights = tuning.temperature * weights
     bias = tuning.temperature * bias + log_priors(moments.counts, options)

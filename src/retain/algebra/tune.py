@@ -1,11 +1,8 @@
 """The few numbers a head needs besides the sums, chosen by leave-one-out in closed form.
 
-Nothing is held out from the user: leaving one picture out of the sums has a closed form, so every
-left-out score for every shrinkage on the grid comes from one eigendecomposition. With r = x − μ_y,
-v = Pr, q = rᵀv, b = n_y/(n_y − 1), leaving x out turns S_W into S_W − b·rrᵀ and therefore P into
-P + β·vvᵀ, β = b/(1 − b·q) (Sherman & Morrison 1950), and its own class mean into μ_y − r/(n_y − 1).
-The centre m, λ and the two numbers of the attenuation are held. A twin in the tests leaves each
-picture out for real.
+Nothing is held out from the user: leaving one picture out of the sums has a closed form (see
+`leaveout`), so every left-out score for every shrinkage on the grid comes from one
+eigendecomposition. A twin in the tests leaves each picture out for real.
 """
 
 from __future__ import annotations
@@ -24,11 +21,11 @@ from retain.algebra.heads import (
     HeadOptions,
     Moments,
     Tuning,
-    attenuation,
     favoured,
     log_priors,
-    typical_length,
+    scatter,
 )
+from retain.algebra.leaveout import LeftOut
 from retain.algebra.novelty import energy
 from retain.algebra.statistics import Statistics
 
@@ -94,7 +91,12 @@ def tune(
     problem = _Problem(statistics, features[judged], truth[judged], options)
     truth = truth[judged]
     weights = _sample_weights(statistics, truth, options)
+    # A class of n_c pictures is judged by means of n_c − 1: the fewer, the less its pictures say of
+    # the shrinkage that suits the whole state.
+    evidence = ((statistics.counts - 1) / statistics.counts)[truth]
+    choosing = _normalised(weights * evidence)
     balanced = _sample_weights(statistics, truth, HeadOptions())
+    judging = _normalised(balanced * evidence)
     offsets = log_priors(statistics.counts.astype(np.float64), options)
 
     grid = GRID if options.family != "nearest-mean" else (1.0,)
@@ -102,15 +104,15 @@ def tune(
     # picture or two; it would bend the choice for all others, so it comes in after the choice.
     scored = [(shrinkage, problem.scores(shrinkage, given_back=False)) for shrinkage in grid]
     right = np.array([scores.argmax(axis=1) == truth for _, scores in scored])
-    accuracies = right @ balanced
+    accuracies = right @ judging
     best = right[int(accuracies.argmax())].astype(np.float64)
     candidates = []
     for (shrinkage, scores), hits, accuracy in zip(scored, right, accuracies, strict=True):
         gap = best - hits
-        error = np.sqrt(float((balanced**2) @ (gap - balanced @ gap) ** 2))
+        error = np.sqrt(float((judging**2) @ (gap - judging @ gap) ** 2))
         if accuracies.max() - accuracy <= error + 1e-12:
-            _, loss = fit_temperature(scores, truth, weights, offsets)
-            candidates.append((loss, shrinkage, float(accuracy)))
+            _, loss = fit_temperature(scores, truth, choosing, offsets)
+            candidates.append((loss, shrinkage, float(hits @ balanced)))
     _, shrinkage, accuracy = min(candidates)
     scores = problem.scores(shrinkage)
     temperature, _ = fit_temperature(scores, truth, weights, offsets)
@@ -152,26 +154,24 @@ class _Problem:
         truth: NDArray[np.intp],
         options: HeadOptions,
     ) -> None:
-        moments = Moments.of(statistics, options.family)
+        moments = Moments.of(statistics)
         self._options = options
         self._counts = moments.counts
-        self._level = moments.level
         self._truth = truth
-        self._rows = np.arange(len(truth))
         centre = moments.mean if options.family == "ridge" else moments.centre
         offsets = to_float(features) - centre
         directions = moments.means - centre
-        scatter = moments.scatter
+        whitening, self._level = scatter(statistics, options.family)
         spanned = len(features) + len(directions) < statistics.dimension // 2
         if spanned and statistics.total == len(features):
             # Fewer pictures than numbers in a feature: everything lies in their span.
             basis = np.linalg.qr(np.concatenate([offsets, directions]).T)[0]
-            scatter = basis.T @ scatter @ basis
+            whitening = basis.T @ whitening @ basis
             offsets, directions = offsets @ basis, directions @ basis
         if options.family == "nearest-mean":
-            self._values = np.zeros(scatter.shape[0])
+            self._values = np.zeros(len(whitening))
         else:
-            values, vectors = np.linalg.eigh(scatter)
+            values, vectors = np.linalg.eigh(whitening)
             self._values = np.maximum(values, 0.0)
             offsets, directions = offsets @ vectors, directions @ vectors
         self._offsets, self._directions = offsets, directions
@@ -190,63 +190,11 @@ class _Problem:
         cross = self._offsets @ weighted
         inner = self._directions @ weighted
         square = self._squares @ inverse
-        if self._options.family == "ridge":
-            return self._ridge(cross, square)
-        if self._options.family == "cosine":
-            freedom = self.freedom(shrinkage) if given_back else 0.0
-            noise = freedom / max(self._counts.sum() - len(inner), 1.0)
-            return self._cosine(cross, inner, square, noise)
-        held = self._options.family == "nearest-mean"
-        return self._distances(cross, inner, square, held)
-
-    def _leverage(self, cross: Floats, inner: Floats, square: Floats) -> tuple[Floats, ...]:
-        own = cross[self._rows, self._truth]
-        lengths = np.diagonal(inner)[self._truth]
-        q = np.maximum(square - 2 * own + lengths, 0.0)
-        n = self._counts[self._truth]
-        b = n / (n - 1)
-        beta = b / np.maximum(1 - b * q, 1e-9)
-        return n, b, beta, q
-
-    def _cosine(self, cross: Floats, inner: Floats, square: Floats, noise: float) -> Floats:
-        rows, truth = self._rows, self._truth
-        n, _, beta, q = self._leverage(cross, inner, square)
-        along = square - cross[rows, truth]  # x̃ᵀv
-        towards = cross - inner[truth]  # vᵀd_k
-        products = cross.copy()
-        lengths = np.broadcast_to(np.diagonal(inner), cross.shape).copy()
-        lengths[rows, truth] += (q / (n - 1) - 2 * towards[rows, truth]) / (n - 1)
-        products[rows, truth] -= along / (n - 1)
-        towards[rows, truth] -= q / (n - 1)
-        numerator = products + (beta * along)[:, None] * towards
-        lengths = np.maximum(lengths + beta[:, None] * towards**2, 0.0)
-        counts = np.broadcast_to(self._counts, cross.shape).copy()
-        counts[rows, truth] -= 1
-        typical = typical_length(np.diagonal(inner), self._counts, noise)
-        returned = attenuation(lengths, counts, noise, typical)
-        return numerator / np.sqrt(np.where(lengths > 0, lengths, 1.0)) + returned
-
-    def _distances(self, cross: Floats, inner: Floats, square: Floats, held: bool) -> Floats:
-        rows, truth = self._rows, self._truth
-        _, b, beta, q = self._leverage(cross, inner, square)
-        if held:
-            beta = np.zeros_like(beta)
-        along = square - cross[rows, truth]
-        towards = cross - inner[truth]
-        distances = square[:, None] - 2 * cross + np.diagonal(inner)
-        distances += beta[:, None] * (along[:, None] - towards) ** 2
-        distances[rows, truth] = b * b * (q + beta * q * q)
-        return -0.5 * distances
-
-    def _ridge(self, cross: Floats, square: Floats) -> Floats:
-        total = self._counts.sum()
-        share = self._counts / total
-        leverage = np.minimum(1.0 / total + square, 1 - 1e-9)[:, None]
-        fitted = share + cross * self._counts
-        target = np.zeros_like(fitted)
-        target[self._rows, self._truth] = 1.0
-        left_out: Floats = (fitted - leverage * target) / (1 - leverage)
-        return left_out / share if self._options.priors == "balanced" else left_out
+        noise = 0.0
+        if given_back:
+            noise = self.freedom(shrinkage) / max(self._counts.sum() - len(inner), 1.0)
+        products = LeftOut(cross, inner, square, self._truth, self._counts, noise)
+        return products.scores(self._options)
 
 
 def _sample_weights(
@@ -256,7 +204,10 @@ def _sample_weights(
     per_class = 1.0 / np.maximum(sampled, 1)
     if options.priors == "empirical":
         per_class = per_class * statistics.counts
-    weights = per_class[truth]
+    return _normalised(per_class[truth])
+
+
+def _normalised(weights: Floats) -> Floats:
     result: Floats = weights / weights.sum()
     return result
 

@@ -85,8 +85,8 @@ def _compare_members(connection: Connection, replayed: Replay) -> None:
         Damaged: if they differ.
     """
     kept = {
-        image: (label, bool(pinned), event)
-        for image, label, pinned, event in connection.exec_driver_sql(
+        image: (label, marks, event)
+        for image, label, marks, event in connection.exec_driver_sql(
             "SELECT image, label, pinned, event FROM members"
         )
     }

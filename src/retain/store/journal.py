@@ -2,46 +2,90 @@
 
 An event asserts labels of pictures (`learn`, `correct`), maps one label to another at that point
 (`rename`, `merge`), takes an earlier event back (`undo`), or records that pictures were forgotten.
-An event that an active `undo` names is not active; an undo may itself be taken back. Membership is
-what the active events say, in order; the last word on a picture counts. Forgotten pictures have no
-rows left, so a replay cannot meet them.
+`reference` takes pictures in without a label, `protect` marks pictures and classes that must never
+get worse, `gate` sets the budgets that changes are held to, and `promote` lets an alias stand for
+the state right after some event. An event that an active `undo` names is not active; an undo may
+itself be taken back. Membership is what the active events say, in order; the last word on a picture
+counts. Forgotten pictures have no rows left, so a replay cannot meet them.
 
-A *lesson* is an active `learn` that still says something, or a `correct` that leaves the membership
-a quarter larger than the lesson before it did. What was a member, and as what, right after the last
-lesson decides how the head is tuned; a class renamed or merged later bears its new name there
-too.
+A *lesson* is an active `learn` or `reference` that still says something, or a `correct` that leaves
+the membership a quarter larger than the lesson before it did. What was a member, and as what, right
+after the last lesson decides how the head is tuned; a class renamed or merged later bears its new
+name there too.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from retain.errors import CannotUndo, UnknownEvent
 from retain.values import Event, Sample
 
-__all__ = ["GROWTH", "Assertion", "Entry", "Plan", "Replay", "active", "replay", "undoable"]
+__all__ = [
+    "EXCEPTION",
+    "GROWTH",
+    "PINNED",
+    "PROTECTED",
+    "Assertion",
+    "Entry",
+    "Plan",
+    "Replay",
+    "Rules",
+    "active",
+    "replay",
+    "rules",
+    "undoable",
+]
 
 GROWTH = 1.25
+
+# The marks of a picture, as bits of the column ``pinned``.
+PINNED, EXCEPTION, PROTECTED = 1, 2, 4
 
 
 @dataclass(frozen=True, slots=True)
 class Assertion:
-    """What an event says of one picture: its content hash, its label, whether it is a pin."""
+    """What an event says of one picture: its content hash, its label, and its marks."""
 
     image: str
     label: str
     pinned: bool = False
+    exception: bool = False
+    protected: bool = False
+
+    @property
+    def marks(self) -> int:
+        """The three marks as bits."""
+        return PINNED * self.pinned | EXCEPTION * self.exception | PROTECTED * self.protected
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the owner decreed, apart from labels.
+
+    Attributes:
+        budgets: the numbers that the gate holds changes to, where they are not the defaults.
+        protected: classes that must never get worse.
+        aliases: name → the event whose state it stands for.
+        renames: (old, new) labels of classes, oldest first.
+    """
+
+    budgets: Mapping[str, Any] = field(default_factory=dict)
+    protected: frozenset[str] = frozenset()
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    renames: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A membership: the samples sorted by hash, and image → label at the last lesson."""
+    """A membership: the samples sorted by hash, image → label at the last lesson, and the rules."""
 
     members: tuple[Sample, ...]
     lesson: Mapping[str, str]
+    rules: Rules = field(default_factory=Rules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +101,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Membership by row number: picture → (label, pinned, event), now and at the last lesson."""
+    """Membership by row number: picture → (label, marks, event), now and at the last lesson."""
 
-    members: Mapping[int, tuple[str, bool, int]]
+    members: Mapping[int, tuple[str, int, int]]
     lesson: Mapping[int, str]
+    rules: Rules = field(default_factory=Rules)
 
 
-Said = Mapping[int, Sequence[tuple[int, str, bool]]]
-"""Event → what it says: (picture, label, pinned)."""
+Said = Mapping[int, Sequence[tuple[int, str, int]]]
+"""Event → what it says: (picture, label, marks)."""
 
 
 def active(entries: Sequence[Entry]) -> dict[int, int]:
@@ -79,27 +124,56 @@ def active(entries: Sequence[Entry]) -> dict[int, int]:
 def replay(entries: Sequence[Entry], said: Said, without: Collection[int] = ()) -> Replay:
     """Membership after `entries`, as if the pictures `without` had never been."""
     undone = active(entries)
-    members: dict[int, tuple[str, bool, int]] = {}
+    members: dict[int, tuple[str, int, int]] = {}
     lesson: dict[int, str] = {}
     size = 0
     for entry in entries:
         if entry.id in undone:
             continue
-        if entry.kind in {"learn", "correct"}:
+        if entry.kind in {"learn", "correct", "reference"}:
             rows = [row for row in said.get(entry.id, ()) if row[0] not in without]
-            for image, label, pinned in rows:
-                members[image] = label, pinned, entry.id
+            for image, label, marks in rows:
+                members[image] = label, marks, entry.id
             grown = len(members) >= GROWTH * size
-            if rows and (entry.kind == "learn" or grown):
+            if rows and (entry.kind != "correct" or grown):
                 lesson = {image: label for image, (label, _, _) in members.items()}
                 size = len(members)
         elif entry.kind in {"rename", "merge"}:
             old, new = entry.detail["old"], entry.detail["new"]
-            for image, (label, pinned, _) in members.items():
+            for image, (label, marks, _) in members.items():
                 if label == old:
-                    members[image] = new, pinned, entry.id
+                    members[image] = new, marks, entry.id
             lesson = {image: new if label == old else label for image, label in lesson.items()}
-    return Replay(members, lesson)
+        elif entry.kind == "protect":
+            for image, _, marks in said.get(entry.id, ()):
+                if image in members:
+                    label, earlier, event = members[image]
+                    members[image] = label, earlier & ~PROTECTED | marks & PROTECTED, event
+    return Replay(members, lesson, rules(entries))
+
+
+def rules(entries: Sequence[Entry]) -> Rules:
+    """What the owner decreed in `entries`, apart from labels."""
+    undone = active(entries)
+    budgets: dict[str, Any] = {}
+    protected: frozenset[str] = frozenset()
+    aliases: dict[str, int] = {}
+    renames: list[tuple[str, str]] = []
+    for entry in entries:
+        if entry.id in undone:
+            continue
+        if entry.kind in {"rename", "merge"}:
+            old, new = entry.detail["old"], entry.detail["new"]
+            protected = frozenset(new if label == old else label for label in protected)
+            renames.append((old, new))
+        elif entry.kind == "protect":
+            classes = frozenset(entry.detail.get("classes", ()))
+            protected = protected - classes if entry.detail.get("off") else protected | classes
+        elif entry.kind == "gate":
+            budgets = {**budgets, **entry.detail}
+        elif entry.kind == "promote":
+            aliases[entry.detail["alias"]] = entry.detail["version"]
+    return Rules(budgets, protected, aliases, tuple(renames))
 
 
 def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
@@ -133,7 +207,7 @@ def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
             f"event {found.id} was taken back by event {by} already; to bring it back, undo "
             f"event {by}"
         )
-    if found.kind in {"learn", "correct"} and not said.get(found.id):
+    if found.kind in {"learn", "correct", "reference"} and not said.get(found.id):
         raise CannotUndo(
             f"nothing is left of event {found.id}: every picture it speaks of was forgotten"
         )
@@ -164,6 +238,16 @@ def described(
     elif entry.kind == "forget":
         gone = entry.detail["images"]
         summary = f"forgot {gone} {'picture' if gone == 1 else 'pictures'}"
+    elif entry.kind == "reference":
+        summary = f"took {pictures} as reference" if count else "took pictures since forgotten"
+    elif entry.kind == "protect":
+        names = [f"class {label!r}" for label in entry.detail.get("classes", ())]
+        named = ", ".join([pictures] * bool(count) + names) or "pictures since forgotten"
+        summary = f"{'no longer protects' if entry.detail.get('off') else 'protects'} {named}"
+    elif entry.kind == "gate":
+        summary = "set budgets: " + ", ".join(f"{k} {v}" for k, v in entry.detail.items())
+    elif entry.kind == "promote":
+        summary = f"{entry.detail['alias']} is version {entry.detail['version']} now"
     else:
         verb = "renamed" if entry.kind == "rename" else "merged"
         joint = "to" if entry.kind == "rename" else "into"

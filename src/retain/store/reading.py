@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from retain.errors import Damaged
-from retain.store.journal import Entry, Plan, Replay, parsed
+from retain.store.journal import EXCEPTION, PINNED, PROTECTED, Entry, Plan, Replay, parsed
 from retain.values import Sample
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "find",
     "head_event",
     "history",
+    "known",
     "labels_by_event",
     "numbers",
     "plan",
@@ -28,6 +30,7 @@ __all__ = [
     "samples",
     "to_bytes",
     "to_name",
+    "tuning",
 ]
 
 # SQLite takes at most 999 parameters in one statement on old builds.
@@ -61,6 +64,20 @@ _TABLES = {
 }
 
 
+def known(connection: Connection) -> set[str]:
+    """All pictures whose feature is kept, members or not."""
+    rows = connection.exec_driver_sql(
+        "SELECT i.hash FROM features f JOIN images i ON i.id = f.image"
+    )
+    return {to_name(row[0]) for row in rows}
+
+
+def tuning(connection: Connection, key: str) -> dict[str, Any] | None:
+    """Numbers cached under a key, None if there are none."""
+    row = connection.exec_driver_sql("SELECT numbers FROM tunings WHERE key = ?", (key,)).fetchone()
+    return json.loads(row[0]) if row else None
+
+
 def samples(
     connection: Connection, where: str, parameters: Mapping[str, Any], table: str = "members"
 ) -> list[Sample]:
@@ -73,11 +90,16 @@ def samples(
     return [_sample(*row) for row in rows]
 
 
-def _sample(digest: bytes, label: str, pinned: int, event: int, source: str) -> Sample:
+def _sample(digest: bytes, label: str, marks: int, event: int, source: str) -> Sample:
     # SQLite does not hold columns to their types, and an overwritten page may hold any.
     if not (isinstance(label, str) and isinstance(source, str) and isinstance(event, int)):
         raise TypeError(f"{(label, source, event)!r:.200} is no label, source and event")
-    return Sample(to_name(digest), label, bool(pinned), event, source)
+    return _marked(to_name(digest), label, marks, event, source)
+
+
+def _marked(image: str, label: str, marks: int, event: int, source: str) -> Sample:
+    pinned, exception, protected = (bool(marks & each) for each in (PINNED, EXCEPTION, PROTECTED))
+    return Sample(image, label, pinned, event, source, exception, protected)
 
 
 def find(connection: Connection, name: str, table: str) -> list[Sample]:
@@ -104,13 +126,13 @@ def entries(connection: Connection) -> list[Entry]:
     return [parsed(row) for row in rows]
 
 
-def said(connection: Connection) -> dict[int, list[tuple[int, str, bool]]]:
-    """Event → what it says: (picture, label, pinned)."""
-    found: dict[int, list[tuple[int, str, bool]]] = defaultdict(list)
-    for event, image, label, pinned in connection.exec_driver_sql(
+def said(connection: Connection) -> dict[int, list[tuple[int, str, int]]]:
+    """Event → what it says: (picture, label, marks)."""
+    found: dict[int, list[tuple[int, str, int]]] = defaultdict(list)
+    for event, image, label, marks in connection.exec_driver_sql(
         "SELECT event, image, label, pinned FROM assertions"
     ):
-        found[event].append((image, label, bool(pinned)))
+        found[event].append((image, label, marks))
     return found
 
 
@@ -166,8 +188,8 @@ def plan(connection: Connection, replayed: Replay) -> Plan:
             names[number] = to_name(digest), source
     try:
         members = [
-            Sample(names[number][0], label, pinned, event, names[number][1])
-            for number, (label, pinned, event) in replayed.members.items()
+            _marked(names[number][0], label, marks, event, names[number][1])
+            for number, (label, marks, event) in replayed.members.items()
         ]
         lesson = {names[number][0]: label for number, label in replayed.lesson.items()}
     except KeyError as error:
@@ -175,7 +197,8 @@ def plan(connection: Connection, replayed: Replay) -> Plan:
             f"the journal speaks of picture number {error}, which is not there; run `retain "
             f"verify`, and put a copy of the directory back if you have one"
         ) from None
-    return Plan(tuple(sorted(members, key=lambda sample: sample.image)), lesson)
+    ordered = tuple(sorted(members, key=lambda sample: sample.image))
+    return Plan(ordered, lesson, replayed.rules)
 
 
 def features(

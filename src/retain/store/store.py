@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -20,7 +19,7 @@ from retain.errors import AlreadyExists, Damaged, ReadOnly, StoreError
 from retain.store import caches, checking, erasing, journal, reading, snapshot, writing
 from retain.store.blobs import Blobs
 from retain.store.failures import translated, understood
-from retain.store.journal import Assertion, Entry, Plan
+from retain.store.journal import Assertion, Entry, Plan, Rules
 from retain.store.lock import exclusive
 from retain.store.manifest import Manifest, sync_folder
 from retain.store.schema import connect, current, migrate
@@ -181,10 +180,7 @@ class Store:
     def known(self) -> set[str]:
         """All pictures whose feature is kept, members or not."""
         with self._transaction() as connection:
-            rows = connection.exec_driver_sql(
-                "SELECT i.hash FROM features f JOIN images i ON i.id = f.image"
-            )
-            return {reading.to_name(row[0]) for row in rows}
+            return reading.known(connection)
 
     def features(
         self, images: Sequence[str] | None
@@ -242,6 +238,11 @@ class Store:
             replayed = journal.replay(reading.entries(connection), reading.said(connection))
             return checking.checked_plan(connection, replayed).lesson
 
+    def rules(self) -> Rules:
+        """What the owner decreed: budgets, protection, aliases."""
+        with self._transaction() as connection:
+            return journal.rules(reading.entries(connection))
+
     def last_undoable(self) -> int:
         """The event that a plain `undo` takes back (CannotUndo if there is none)."""
         with self._transaction() as connection:
@@ -255,10 +256,12 @@ class Store:
         target: int | None = None,
         detail: Mapping[str, Any] | None = None,
         without: Sequence[str] = (),
+        at: int | None = None,
     ) -> Plan:
-        """The membership as it is, or as it would be after one more event; writes nothing.
+        """The membership as it is, was, or would be after one more event; writes nothing.
 
         Args:
+            at: right after this event, instead of now.
             kind: ``"undo"``, ``"rename"``, ``"merge"``, or None for no event.
             target: what `undo` takes back.
             detail: ``old`` and ``new`` names.
@@ -266,6 +269,8 @@ class Store:
         """
         with self._transaction() as connection:
             entries, said = reading.entries(connection), reading.said(connection)
+            if at is not None:
+                entries = [entry for entry in entries if entry.id <= at]
             if kind == "undo":
                 target = journal.undoable(entries, said, target).id
             if kind is not None:
@@ -306,7 +311,7 @@ class Store:
             number = writing.insert_event(connection, kind, target, detail)
             if assertions:
                 writing.insert_assertions(connection, number, assertions)
-            if kind in {"undo", "rename", "merge"}:
+            if kind in {"undo", "rename", "merge", "protect"}:
                 replayed = journal.replay(reading.entries(connection), reading.said(connection))
                 writing.replace_members(connection, replayed)
         return number
@@ -341,17 +346,12 @@ class Store:
     def get_tuning(self, key: str) -> dict[str, Any] | None:
         """Numbers cached under a key, None if there are none."""
         with self._transaction() as connection:
-            row = connection.exec_driver_sql(
-                "SELECT numbers FROM tunings WHERE key = ?", (key,)
-            ).fetchone()
-        return json.loads(row[0]) if row else None
+            return reading.tuning(connection, key)
 
     def put_tuning(self, key: str, numbers: Mapping[str, Any]) -> None:
         """Cache numbers under a key."""
         with self._transaction(writes=True) as connection:
-            connection.exec_driver_sql(
-                "INSERT OR REPLACE INTO tunings VALUES (?, ?)", (key, json.dumps(dict(numbers)))
-            )
+            writing.replace_tuning(connection, key, numbers)
 
     def write_cache(self, name: str, arrays: caches.Arrays, meta: Mapping[str, str]) -> None:
         """Keep arrays that follow from the journal, if that is possible; see `caches`."""

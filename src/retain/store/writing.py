@@ -26,6 +26,7 @@ __all__ = [
     "insert_event",
     "insert_images",
     "replace_members",
+    "replace_tuning",
     "staged",
 ]
 
@@ -99,20 +100,20 @@ def insert_images(connection: Connection, new_images: Sequence[NewImage], *, sta
 
 def insert_assertions(connection: Connection, number: int, assertions: Sequence[Assertion]) -> None:
     """What an event says of pictures that are there; they are members from now on."""
-    rows = [(to_bytes(a.image), a.label, int(a.pinned)) for a in assertions]
-    for digest, label, pinned in rows:
+    rows = [(to_bytes(a.image), a.label, a.marks) for a in assertions]
+    for digest, label, marks in rows:
         image = connection.exec_driver_sql(
             "UPDATE images SET staged = 0 WHERE hash = ? RETURNING id", (digest,)
         ).scalar_one()
         connection.exec_driver_sql(
             "INSERT INTO assertions (event, image, label, pinned) VALUES (?, ?, ?, ?)",
-            (number, image, label, pinned),
+            (number, image, label, marks),
         )
         connection.exec_driver_sql(
             "INSERT INTO members (image, label, pinned, event) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (image) DO UPDATE SET label = excluded.label, pinned = excluded.pinned, "
             "event = excluded.event",
-            (image, label, pinned, number),
+            (image, label, marks, number),
         )
 
 
@@ -120,13 +121,19 @@ def replace_members(connection: Connection, replayed: Replay) -> None:
     """Membership as a replay says."""
     connection.exec_driver_sql("DELETE FROM members")
     rows = [
-        (image, label, int(pinned), event)
-        for image, (label, pinned, event) in replayed.members.items()
+        (image, label, marks, event) for image, (label, marks, event) in replayed.members.items()
     ]
     if rows:
         connection.exec_driver_sql(
             "INSERT INTO members (image, label, pinned, event) VALUES (?, ?, ?, ?)", rows
         )
+
+
+def replace_tuning(connection: Connection, key: str, values: Mapping[str, Any]) -> None:
+    """Cache numbers under a key."""
+    connection.exec_driver_sql(
+        "INSERT OR REPLACE INTO tunings VALUES (?, ?)", (key, json.dumps(dict(values)))
+    )
 
 
 def staged(connection: Connection) -> list[str]:

@@ -67,15 +67,26 @@ class OnnxExtractor(Extractor):
     """An ONNX graph with one image input and one feature output, and the rule to prepare pixels.
 
     Made by `load` from a directory with `features.onnx` (weights inside) and `preprocess.json`:
-    ``{"format": 1, "name": …, "dimension": d, "sha256": …, "preprocess": {…}}``.
+    ``{"format": 1, "name": …, "dimension": d, "sha256": …, "preprocess": {…}}``, and optionally
+    ``"power": p``: every number f of the graph's output becomes sign(f)·|f|ᵖ. Below 1 it draws in
+    the few strong activations that a pooled rectified map is made of, whose spread grows with their
+    mean (Tukey 1957; "power normalisation" of Perronnin 2010).
     """
 
     def __init__(
-        self, name: str, dimension: int, rule: Preprocess, graph: Path, sha256: str, session: Any
+        self,
+        name: str,
+        dimension: int,
+        rule: Preprocess,
+        power: float,
+        graph: Path,
+        sha256: str,
+        session: Any,
     ) -> None:
         self._name = name
         self._dimension = dimension
         self._rule = rule
+        self._power = power
         self._graph = graph
         self._sha256 = sha256
         self._session = session
@@ -96,6 +107,9 @@ class OnnxExtractor(Extractor):
         try:
             dimension = int(description["dimension"])
             rule = Preprocess.from_json(description["preprocess"])
+            power = float(description.get("power", 1.0))
+            if not 0.0 < power <= 4.0:
+                raise ValueError(f"power is {power}, not between 0 and 4")
         except (KeyError, TypeError, ValueError) as error:
             raise BadOption(f"{directory / DESCRIPTION} cannot be used: {error}") from error
         try:
@@ -111,7 +125,7 @@ class OnnxExtractor(Extractor):
                 f"{description['sha256']}; restore it from a copy"
             )
         session = _session(graph, directory / GRAPH)
-        return cls(name, dimension, rule, directory / GRAPH, sha256, session)._tried()
+        return cls(name, dimension, rule, power, directory / GRAPH, sha256, session)._tried()
 
     def _tried(self) -> OnnxExtractor:
         """Itself, after one run on a black picture: a graph that cannot work is found here."""
@@ -142,10 +156,17 @@ class OnnxExtractor(Extractor):
         return self._rule
 
     @property
+    def power(self) -> float:
+        """The exponent that the graph's output is raised to, number by number."""
+        return self._power
+
+    @property
     def fingerprint(self) -> str:
-        """SHA-256 over the graph's own and the preprocessing rule."""
+        """SHA-256 over the graph's own, the preprocessing rule and the power."""
         rule = json.dumps(self._rule.to_json(), sort_keys=True, separators=(",", ":"))
         text = f"onnx\n{self._sha256}\n{self._dimension}\n{rule}\n"
+        if self._power != 1.0:
+            text += f"power {self._power!r}\n"
         return "sha256-" + hashlib.sha256(text.encode()).hexdigest()
 
     def feature(self, data: bytes) -> NDArray[np.float32]:
@@ -167,17 +188,22 @@ class OnnxExtractor(Extractor):
         feature: NDArray[np.float32] = answer[0]
         if not np.isfinite(feature).all():
             raise Damaged(f"{self._graph} answers with numbers that are not finite")
+        if self._power != 1.0:
+            raised = np.abs(feature.astype(np.float64)) ** self._power
+            feature = np.copysign(raised, feature).astype(np.float32)
         return feature
 
     def files(self) -> Mapping[str, bytes | Path]:
         """The graph and its description."""
-        description = {
+        description: dict[str, Any] = {
             "format": FORMAT,
             "name": self._name,
             "sha256": self._sha256,
             "dimension": self._dimension,
             "preprocess": self._rule.to_json(),
         }
+        if self._power != 1.0:
+            description["power"] = self._power
         return {GRAPH: self._graph, DESCRIPTION: _json_bytes(description)}
 
 
