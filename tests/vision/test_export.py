@@ -455,6 +455,33 @@ def test_labels_and_preprocessing_travel_along(tmp_path):
         assert told["Image.NominalPixelRange"] == name
 
 
+def test_an_exported_file_can_be_cut_into_its_extractor_again(lite, tmp_path):
+    source = SHIPPED / "efficientnet_lite0"
+    head = some_head(0, d=lite.dimension)
+    path = export_onnx(source, head, lite.rule, tmp_path / "m.onnx", output_name="features")
+    about = read_exported(path)
+    model = onnx.load(path)
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_empty_tensor_value_info(about.features))
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    for data in real(3):
+        pixels = prepare(decode(data, shorter=about.preprocess.needs), about.preprocess)
+        np.testing.assert_allclose(
+            session.run(None, {"pixels": pixels})[0][0], lite.feature(data), atol=1e-5
+        )
+    # And exported once more, from there.
+    onnx.save(model, tmp_path / "features.onnx")
+    again = export_onnx(tmp_path, head, about.preprocess, tmp_path / "again.onnx")
+    sessions = [
+        onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"])
+        for each in (path, again)
+    ]
+    first, second = (session.run(None, {"pixels": pixels})[0] for session in sessions)
+    np.testing.assert_allclose(second, first, atol=1e-6)
+
+
 def test_files_that_are_not_ours(tmp_path):
     with pytest.raises(BadOption, match=r"not exported by retain.*retain\.labels"):
         read_exported(toy(tmp_path / "f.onnx"))

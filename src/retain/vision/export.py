@@ -41,6 +41,8 @@ class Exported:
         labels: the classes in the order of its output.
         preprocess: how its input is prepared.
         activation: what its output is; see `headgraph.attach`.
+        features: the name of the value inside that is the feature vector, float [N, d]; cut
+            there, the graph is the extractor again.
         digest: of the classifier it was made from; may be empty.
         version: of the retain that wrote it.
     """
@@ -48,6 +50,7 @@ class Exported:
     labels: tuple[str, ...]
     preprocess: Preprocess
     activation: Activation
+    features: str
     digest: str
     version: str
 
@@ -126,7 +129,8 @@ def export_onnx(
     opset = modernise(model, source)
     features = _opened(model.graph, source, head, output_name)
     attach(model.graph, features, output_name, head, activation, opset)
-    _describe(model, head.labels, rule, activation, digest)
+    own = {"activation": activation, "features": features, "digest": digest}
+    _describe(model, head.labels, rule, own)
     data = _checked(model, source)
     with _translated(target):
         _write_whole(target, data)
@@ -163,8 +167,10 @@ def read_exported(file: str | Path) -> Exported:
         ) from error
     except (TypeError, ValueError) as error:
         raise BadOption(f"the metadata of {file} cannot be used: {error}") from error
-    digest, version = found.get("retain.digest", ""), found.get("retain.version", "")
-    return Exported(tuple(labels), rule, activation, digest, version)
+    features, digest, version = (
+        found.get(f"retain.{key}", "") for key in ("features", "digest", "version")
+    )
+    return Exported(tuple(labels), rule, activation, features, digest, version)
 
 
 def parity(file: str | Path, pictures: Iterable[tuple[bytes | NDArray[Any], ArrayLike]]) -> Parity:
@@ -246,9 +252,7 @@ def _opened(graph: Any, source: Path, head: ExportHead, output: str) -> str:
     return str(features.name)
 
 
-def _describe(
-    model: Any, labels: Sequence[str], rule: Preprocess, activation: Activation, digest: str
-) -> None:
+def _describe(model: Any, labels: Sequence[str], rule: Preprocess, own: Mapping[str, str]) -> None:
     """Fill in the metadata: our own, and those that other tools read."""
     import onnx
 
@@ -259,9 +263,8 @@ def _describe(
     told |= {
         "retain.labels": json.dumps(list(labels)),
         "retain.preprocess": json.dumps(rule.to_json()),
-        "retain.activation": activation,
+        **{f"retain.{key}": value for key, value in own.items()},
         "retain.version": version,
-        "retain.digest": digest,
         # As Ultralytics writes and reads them: literals of Python.
         "names": repr(dict(enumerate(labels))),
         "imgsz": repr([rule.height, rule.width]),
