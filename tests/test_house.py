@@ -52,10 +52,26 @@ def test_no_module_is_over_400_lines(path):
 
 
 def test_the_algebra_is_small():
-    lines = sum(
-        len(path.read_text().splitlines()) for path in SOURCES if path.parent.name == "algebra"
-    )
+    """Lines of code: what explains a formula is not counted against it."""
+    lines = sum(_code_lines(path) for path in SOURCES if path.parent.name == "algebra")
     assert lines < 1500
+
+
+def _code_lines(path):
+    """Lines that are neither blank, nor comments, nor docstrings."""
+    text = path.read_text()
+    told = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") and number not in told
+        for number, line in enumerate(text.splitlines(), 1)
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import retain
-from retain.errors import CannotUndo, PinConflict
+from retain.errors import CannotUndo, NotCorrected, PinConflict
 from tests.verbs.conftest import fingerprint
 
 D = 6
@@ -31,6 +31,7 @@ class Living(RuleBasedStateMachine):
         # [kind, payload, alive], one per event of the journal, in its order.
         self.events = []
         self.gone = set()
+        self.apart = {}
         self.made = 0
 
     def teardown(self):
@@ -68,9 +69,12 @@ class Living(RuleBasedStateMachine):
             if kind in {"learn", "correct"}:
                 rows = [(k, v) for k, v in sorted(payload.items()) if k not in self.gone]
                 if rows and kind == "learn":
-                    twin.learn(POOL[[k for k, _ in rows]], [v for _, v in rows])
+                    twin.learn(POOL[[k for k, _ in rows]], [v for _, v in rows], force=True)
                 elif rows:
-                    twin.correct_many([(POOL[k], v) for k, v in rows], replace=True)
+                    apart = {k for k, _ in rows} <= self.apart[id(payload)]
+                    twin.correct_many(
+                        [(POOL[k], v) for k, v in rows], replace=True, exception=apart, force=True
+                    )
             elif (kind == "rename" and payload[0] in twin.labels) or (
                 kind == "merge" and payload[0] in twin.labels
             ):
@@ -96,24 +100,32 @@ class Living(RuleBasedStateMachine):
     def learn(self, chosen, label):
         members, pinned = self.members(), self.pinned()
         change = {k: label for k in chosen if members.get(k) != label and k not in pinned}
-        update = self.shop.learn(POOL[chosen], label)
+        update = self.shop.learn(POOL[chosen], label, force=True)
         assert update.learned + update.relabelled == len(change)
         assert (update.event is None) == (not change)
         if change:
             self.gone -= set(change)
             self.events.append(("learn", change))
 
-    @rule(chosen=st.integers(0, len(POOL) - 1), label=st.sampled_from(LABELS))
-    def correct(self, chosen, label):
+    @rule(
+        chosen=st.integers(0, len(POOL) - 1),
+        label=st.sampled_from(LABELS),
+        exception=st.booleans(),
+    )
+    def correct(self, chosen, label, exception):
         try:
-            update = self.shop.correct(POOL[chosen], label, replace=True)
-        except PinConflict:
+            update = self.shop.correct(
+                POOL[chosen], label, replace=True, exception=exception, force=True
+            )
+        except (PinConflict, NotCorrected):
             return  # six numbers a feature: corrections may truly contradict each other
         assert update.fixed
         assert self.shop.predict(POOL[chosen : chosen + 1])[0].label == label
         if update.event is not None:
             self.gone -= {chosen}
-            self.events.append(("correct", {chosen: label}))
+            payload = {chosen: label}
+            self.apart[id(payload)] = {chosen} if update.corrected[0].exception else set()
+            self.events.append(("correct", payload))
 
     @precondition(lambda self: self.events)
     @rule(data=st.data())
@@ -131,7 +143,7 @@ class Living(RuleBasedStateMachine):
         chosen = data.draw(st.sets(st.sampled_from(sorted(self.members())), min_size=1, max_size=3))
         images = [p.image for p in self.shop.predict(POOL[sorted(chosen)])]
         try:
-            receipt = self.shop.forget(images)
+            receipt = self.shop.forget(images, force=True)
         except PinConflict:
             return
         assert receipt.images == len(chosen)

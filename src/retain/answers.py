@@ -47,7 +47,7 @@ def _answer(
             "teach it first: retain learn NAME FOLDER"
         )
     with single_threaded():
-        logits = mind.head.logits(feature)
+        logits = mind.logits(feature)
     logs = log_softmax(logits)
     # A stable sort, so that equal logits come in the order in which argmax sees them.
     order = np.argsort(-logits, kind="stable")

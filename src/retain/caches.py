@@ -8,13 +8,21 @@ any of them may be deleted at any time.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import Head, Statistics, Tuning
+from retain.algebra import (
+    Exceptions,
+    Head,
+    Solver,
+    Statistics,
+    Tuning,
+    overridden,
+    predict_indices,
+)
 from retain.store import Store
 from retain.values import Sample
 
@@ -30,9 +38,10 @@ __all__ = [
 ]
 
 Features = NDArray[np.int16]
+Floats = NDArray[np.float64]
 
 # What heads depend on besides data.
-_ALGEBRA = "1"
+_ALGEBRA = "2"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,6 +54,7 @@ class Mind:
         tuning: the numbers behind the head.
         lesson_size: how many members there were at the last lesson.
         edited: remembered pictures whose pins needed an edit of the head.
+        exceptions: those that answer for their own neighbourhood.
     """
 
     event: int
@@ -52,6 +62,29 @@ class Mind:
     tuning: Tuning | None
     lesson_size: int
     edited: frozenset[str]
+    exceptions: Exceptions = field(default_factory=Exceptions)
+
+    def logits(self, feature: Features) -> Floats:
+        """Logits [C] of one picture, int16 [d], exceptions included."""
+        if self.head is None or self.tuning is None:
+            return np.zeros(0)
+        logits = self.head.logits(feature)
+        spoken = self.exceptions.speaking(feature)
+        if spoken is None:
+            return logits
+        target = self.head.classes.index(self.exceptions.labels[spoken])
+        return overridden(logits, target, self.tuning.margin)
+
+    def answers(self, features: Features) -> tuple[str, ...]:
+        """The labels of pictures int16 [n, d], as `logits` gives them one by one."""
+        if self.head is None:
+            return ()
+        classes = self.head.classes
+        found = [classes[i] for i in predict_indices(self.head, features)]
+        for row, spoken in enumerate(self.exceptions.nearest(features)):
+            if spoken >= 0:
+                found[row] = self.exceptions.labels[spoken]
+        return tuple(found)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -60,7 +93,8 @@ class State:
 
     `lesson` are the sums as they were right after the last lesson, whose scatter whitens.
     `samples[i]` and `features[i]` belong together, in no particular order; `answers` are the
-    predicted labels of the members, None while no class is known.
+    predicted labels of the members, none while no class is known. `solver` and `base` are what the
+    head was made with and what it was before pins; None while no class is known.
     """
 
     mind: Mind
@@ -69,6 +103,8 @@ class State:
     statistics: Statistics
     lesson: Statistics
     answers: tuple[str, ...]
+    solver: Solver | None = None
+    base: Head | None = None
 
 
 def empty_mind(event: int) -> Mind:
@@ -86,9 +122,13 @@ def save(store: Store, state: State, *, statistics: bool) -> None:
         "lesson_size": mind.lesson_size,
         "edited": sorted(mind.edited),
         "classes": mind.head.classes if mind.head else None,
+        "exceptions": [mind.exceptions.images, mind.exceptions.labels],
     }
-    head = mind.head
-    arrays = {"weights": head.weights, "bias": head.bias} if head else {"bias": np.zeros(0)}
+    head, exceptions = mind.head, mind.exceptions
+    arrays: dict[str, NDArray[Any]] = {"bias": np.zeros(0)}
+    if head is not None:
+        arrays = {"weights": head.weights, "bias": head.bias}
+        arrays |= {"stored": exceptions.features, "thresholds": exceptions.thresholds}
     store.write_cache("head", arrays, {"mind": json.dumps(meta)})
     if statistics:
         sums = state.statistics
@@ -129,6 +169,12 @@ def cached_mind(store: Store) -> Mind | None:
             Tuning.from_dict(meta["tuning"]),
             meta["lesson_size"],
             frozenset(meta["edited"]),
+            Exceptions(
+                tuple(meta["exceptions"][0]),
+                tuple(meta["exceptions"][1]),
+                arrays["stored"],
+                arrays["thresholds"],
+            ),
         )
     except (KeyError, TypeError, ValueError):
         return None

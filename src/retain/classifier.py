@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from retain import audit, teaching, unlearning
+from retain import audit, rules, teaching, unlearning
 from retain.algebra import HeadOptions
 from retain.answers import answer, report
 from retain.errors import Damaged, NothingLearned
@@ -23,6 +23,7 @@ from retain.intake import checked_label, named, take
 from retain.session import Session
 from retain.store import Manifest, Store
 from retain.values import (
+    Budgets,
     ClassInfo,
     Event,
     EventDetail,
@@ -146,6 +147,8 @@ class Classifier:
         labels: Sequence[str] | str | None = None,
         *,
         strict: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
         progress: Progress | None = None,
     ) -> Update:
         """Learn labelled pictures, of old classes or new ones.
@@ -158,24 +161,50 @@ class Classifier:
                 pictures (paths, uint8 arrays [h, w, 3], or float vectors [n, d]) with `labels`.
             labels: one per picture, or one for all.
             strict: refuse everything if one file cannot be used.
+            force: learn even if the gate refuses.
+            dry_run: only say what would happen.
             progress: called as ``progress(done, total)``.
 
         Raises:
             InputError: if nothing can be used, or with `strict` if something cannot.
+            GateRefused: if it would cost more than the budgets allow, or labels are probably
+                wrong; nothing has changed then.
         """
-        return teaching.learn(self._session, source, labels, strict=strict, progress=progress)
+        return teaching.learn(
+            self._session,
+            source,
+            labels,
+            strict=strict,
+            force=force,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
-    def correct(self, image: Any, label: str, *, replace: bool = False) -> Update:
+    def correct(
+        self,
+        image: Any,
+        label: str,
+        *,
+        replace: bool = False,
+        exception: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Update:
         """Say what a picture is; from now on it is answered so.
 
         The picture is learned, or relabelled if it is known. If that alone does not do it, the
-        head is edited as little as possible (see `algebra.pins`). Checked, through the path that
-        `predict` takes, before anything is written.
+        head is edited as little as possible (see `algebra.pins`); if the gate refuses that, the
+        picture becomes an exception, which answers for its own neighbourhood only (see
+        `algebra.exceptions`). Checked, through the path that `predict` takes, before anything is
+        written.
 
         Args:
             image: a file, bytes or an array; or the name of a remembered picture.
             label: what it is; may be a new class.
             replace: take the place of an earlier correction of the same picture.
+            exception: make it an exception at once.
+            force: correct even if the gate refuses.
+            dry_run: only say what would happen.
 
         Returns:
             What was corrected, and every remembered picture whose answer changed.
@@ -183,34 +212,60 @@ class Classifier:
         Raises:
             PinConflict: if an earlier correction says otherwise.
             NotCorrected: if the promise cannot be kept; nothing has changed then.
+            GateRefused: if it would cost more than the budgets allow, even as an exception.
         """
-        return self.correct_many([(image, label)], replace=replace)
+        return self.correct_many(
+            [(image, label)], replace=replace, exception=exception, force=force, dry_run=dry_run
+        )
 
     def correct_many(
         self,
         corrections: Iterable[tuple[Any, str]],
         *,
         replace: bool = False,
+        exception: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
         progress: Progress | None = None,
     ) -> Update:
         """Correct several pictures as one event: all of them or none. See `correct`."""
-        return teaching.correct(self._session, corrections, replace=replace, progress=progress)
+        return teaching.correct(
+            self._session,
+            corrections,
+            replace=replace,
+            exception=exception,
+            force=force,
+            dry_run=dry_run,
+            progress=progress,
+        )
 
     def forget(
         self,
         images: Sequence[str] | str = (),
         labels: Sequence[str] | str = (),
         events: Sequence[int] | int = (),
+        *,
+        force: bool = False,
+        dry_run: bool = False,
     ) -> Receipt:
         """Forget pictures for good: named, of whole classes, or of whole events.
 
         Afterwards the statistics and the head are bit for bit those of a classifier that never
         saw them, and neither bytes nor features are on disk. Cannot be undone.
 
+        Args:
+            images: files, hashes, first digits of hashes, or names of files they came from.
+            labels: classes.
+            events: numbers of events.
+            force: forget even if the gate refuses.
+            dry_run: only say what would happen.
+
         Raises:
+            GateRefused: if it would cost more than the budgets allow.
             UnknownImage, UnknownClass, UnknownEvent: if a name stands for nothing.
         """
-        return unlearning.forget(self._session, *_lists(images, labels, events))
+        chosen = _lists(images, labels, events)
+        return unlearning.forget(self._session, *chosen, force=force, dry_run=dry_run)
 
     def forget_preview(
         self,
@@ -232,6 +287,41 @@ class Classifier:
             CannotUndo: if it is a `forget`, is undone already, or nothing is left of it.
         """
         return unlearning.undo(self._session, event)
+
+    def gate(self, **values: float) -> Budgets:
+        """What a change may cost before it is refused; with arguments, set it.
+
+        Args:
+            **values: fields of `Budgets`, such as ``regressions=0.01``.
+
+        Raises:
+            BadOption: if there is no such budget, or its value is impossible.
+        """
+        if not values:
+            return rules.budgets(self._session)
+        return rules.set_budgets(self._session, values)
+
+    def protect(
+        self,
+        images: Sequence[str] | str = (),
+        labels: Sequence[str] | str = (),
+        *,
+        off: bool = False,
+    ) -> Update:
+        """Say which remembered pictures and which classes must never get worse.
+
+        No change that would make one of them wrong passes the gate, whatever the budgets.
+
+        Args:
+            images: files, hashes, first digits of hashes, or names of files they came from.
+            labels: whole classes.
+            off: lift the protection instead.
+
+        Raises:
+            UnknownImage, UnknownClass: if a name stands for nothing.
+        """
+        pictures, classes, _ = _lists(images, labels, ())
+        return rules.protect(self._session, pictures, classes, off=off)
 
     def rename(self, old: str, new: str) -> Update:
         """Give a class another name.

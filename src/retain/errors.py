@@ -15,6 +15,7 @@ Every message says what happened, with the caller's own values, and what to do n
     ├── Refused               understood, but not done; nothing has changed (exit code 1)
     │   ├── PinConflict       two corrections contradict each other
     │   ├── CannotUndo        the event cannot be taken back
+    │   ├── GateRefused       the change would cost more than the owner allows
     │   ├── NotCorrected      the promise of `correct` could not be kept
     │   └── NothingLearned    no class is known yet, so there is nothing to predict
     └── StoreError            the directory on disk (exit code 1)
@@ -38,6 +39,7 @@ __all__ = [
     "CannotUndo",
     "Damaged",
     "DiskFull",
+    "GateRefused",
     "InputError",
     "Locked",
     "MissingExtra",
@@ -121,6 +123,20 @@ class PinConflict(Refused):
 
 class CannotUndo(Refused):
     """The event cannot be taken back."""
+
+
+class GateRefused(Refused):
+    """The change would cost more than the owner allows; the classifier is as it was.
+
+    Attributes:
+        verdict: what the gate found, a `Verdict`.
+        update: what would have happened, an `Update` without an event.
+    """
+
+    def __init__(self, message: str, verdict: object = None, update: object = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+        self.update = update
 
 
 class NotCorrected(Refused):

@@ -18,13 +18,14 @@ from threadpoolctl import ThreadpoolController
 
 from retain.algebra import (
     UNTUNED,
+    Exceptions,
+    Factor,
     HeadOptions,
     Pin,
     Statistics,
     Tuning,
     base_head,
     pin_head,
-    predict_indices,
     tune,
     tuning_sample,
 )
@@ -178,8 +179,7 @@ def restated(
     ordered = tuple(target[image] for image in order)
     taught = _at_lesson(ordered, features, statistics, lesson)
     tuning = _tuning(store, ordered, features, taught, lesson)
-    mind = _think(event, store, ordered, features, statistics, taught, tuning, len(lesson))
-    return State(mind, ordered, features, statistics, taught, _answers(mind, features))
+    return _think(event, store, ordered, features, statistics, taught, tuning, len(lesson))
 
 
 def _settled(
@@ -192,12 +192,12 @@ def _settled(
     lesson: bool,
 ) -> State:
     size, tuning, taught = before.mind.lesson_size, before.mind.tuning, before.lesson
+    factor = before.solver.factor if before.solver else None
     if lesson or tuning is None or len(samples) >= LESSON_GROWTH * size:
         members = {sample.image: sample.label for sample in samples}
-        size, taught = len(samples), statistics
+        size, taught, factor = len(samples), statistics, None
         tuning = _tuning(store, samples, features, statistics, members)
-    mind = _think(event, store, samples, features, statistics, taught, tuning, size)
-    return State(mind, samples, features, statistics, taught, _answers(mind, features))
+    return _think(event, store, samples, features, statistics, taught, tuning, size, factor)
 
 
 def _think(
@@ -209,31 +209,35 @@ def _think(
     taught: Statistics,
     tuning: Tuning,
     lesson_size: int,
-) -> Mind:
+    factor: Factor | None = None,
+) -> State:
     if not samples:
-        return empty_mind(event)
+        return State(empty_mind(event), samples, features, statistics, taught, ())
     options = HeadOptions.from_dict(store.manifest.options)
     pins = sorted(
-        (sample.image, i, sample.label) for i, sample in enumerate(samples) if sample.pinned
+        (sample.image, i, sample.label)
+        for i, sample in enumerate(samples)
+        if sample.pinned and not sample.exception
     )
+    apart = [i for i, sample in enumerate(samples) if sample.exception]
     with single_threaded():
-        head, solver = base_head(statistics, tuning, options, taught)
+        base, solver = base_head(statistics, tuning, options, taught, factor)
         head, edited = pin_head(
-            head,
+            base,
             solver,
             statistics,
             [Pin(image, features[i], label) for image, i, label in pins],
             tuning.margin,
         )
-    return Mind(event, head, tuning, lesson_size, frozenset(edited))
-
-
-def _answers(mind: Mind, features: Features) -> tuple[str, ...]:
-    if mind.head is None:
-        return ()
-    with single_threaded():
-        found = predict_indices(mind.head, features)
-    return tuple(mind.head.classes[i] for i in found)
+        exceptions = Exceptions.of(
+            [sample.image for sample in samples],
+            [sample.label for sample in samples],
+            features,
+            apart,
+        )
+        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions)
+        answers = mind.answers(features)
+    return State(mind, samples, features, statistics, taught, answers, solver, base)
 
 
 def _at_lesson(
@@ -343,8 +347,8 @@ def _state(
 ) -> State:
     lesson = store.lesson()
     taught = _at_lesson(samples, features, statistics, lesson)
-    if mind is None:
-        event, size = store.head_event(), len(lesson)
+    event = store.head_event() if mind is None else mind.event
+    tuning = mind.tuning if mind is not None else None
+    if tuning is None:
         tuning = _tuning(store, samples, features, taught, lesson, fresh=fresh)
-        mind = _think(event, store, samples, features, statistics, taught, tuning, size)
-    return State(mind, samples, features, statistics, taught, _answers(mind, features))
+    return _think(event, store, samples, features, statistics, taught, tuning, len(lesson))

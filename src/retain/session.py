@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from retain.algebra import compare
+from retain.algebra import Factor, HeadOptions, compare
 from retain.caches import Mind, State, save
+from retain.gate import Lesson, judge
 from retain.intake import Taken
+from retain.jury import Judged, Jury, judged
 from retain.projection import Item, after, load_mind, load_state
 from retain.store import Assertion, Store
-from retain.values import Change
+from retain.values import Budgets, Change, Verdict
 from retain.vision import Extractor, load_extractor
 
 __all__ = ["Differences", "Session", "differences"]
@@ -30,6 +32,8 @@ class Session:
         self._mind: Mind | None = None
         self._state: State | None = None
         self._unsaved = 0
+        self._juries: list[tuple[Factor, Jury]] = []
+        self._judged: list[tuple[State, Judged]] = []
 
     @property
     def extractor(self) -> Extractor:
@@ -78,7 +82,14 @@ class Session:
     ) -> int:
         """Write the event that makes `candidate` true, and keep it; returns its number."""
         assertions = [
-            Assertion(item.sample.image, item.sample.label, item.sample.pinned) for item in items
+            Assertion(
+                item.sample.image,
+                item.sample.label,
+                item.sample.pinned,
+                item.sample.exception,
+                item.sample.protected,
+            )
+            for item in items
         ]
         keep = self.store.manifest.memory == "images"
         event = self.store.append(
@@ -89,6 +100,80 @@ class Session:
         self.store.sweep_staged()
         self._unsaved += len(assertions)
         self.adopt(candidate, statistics=kind == "learn" or self._unsaved >= _STALE)
+        return event
+
+    def judged(self, state: State, lesson: Mapping[str, str] | None = None) -> Judged:
+        """What a state answers for its members, left out where that is possible.
+
+        Args:
+            state: the one in force, or a candidate.
+            lesson: image → label at its last lesson, where that is not the one in the store.
+        """
+        for known, found in self._judged:
+            if known is state:
+                return found
+        options = HeadOptions.from_dict(self.store.manifest.options)
+        found = judged(state, self._jury(state, lesson, options), options)
+        self._judged = [(state, found), *self._judged[:1]]
+        return found
+
+    def _jury(self, state: State, lesson: Mapping[str, str] | None, options: HeadOptions) -> Jury:
+        if state.solver is None:
+            return Jury({}, {})
+        for factor, jury in self._juries:
+            if factor is state.solver.factor:
+                return jury
+        lesson = self.store.lesson() if lesson is None else lesson
+        jury = Jury.of(state, lesson, options)
+        self._juries = [(state.solver.factor, jury), *self._juries[:1]]
+        return jury
+
+    def verdict(
+        self,
+        candidate: State,
+        *,
+        changed: Collection[str] = (),
+        lesson: Lesson | None = None,
+        taught: Mapping[str, str] | None = None,
+    ) -> Verdict:
+        """What the gate says of going from the state in force to `candidate`.
+
+        Args:
+            candidate: the state as it would be.
+            changed: pictures whose own label the change sets.
+            lesson: labelled pictures that come in.
+            taught: image → label at the candidate's last lesson, where that is a new one.
+        """
+        state, rules = self.state, self.store.rules()
+        before = self.judged(state)
+        return judge(
+            state,
+            candidate,
+            (before, self.judged(candidate, taught)),
+            Budgets(**rules.budgets),
+            protected=rules.protected,
+            changed=changed,
+            lesson=lesson,
+        )
+
+    def decree(
+        self,
+        kind: str,
+        assertions: Sequence[Assertion] = (),
+        *,
+        detail: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Write an event that changes no answer; returns its number."""
+        state = self.state
+        event = self.store.append(kind, assertions, detail=detail)
+        marked = {assertion.image: assertion.protected for assertion in assertions}
+        samples = tuple(
+            replace(s, protected=marked[s.image]) if s.image in marked else s for s in state.samples
+        )
+        self.adopt(
+            replace(state, samples=samples, mind=replace(state.mind, event=event)),
+            statistics=False,
+        )
         return event
 
     def adopt(self, state: State, *, statistics: bool) -> None:

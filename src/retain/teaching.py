@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace as replaced
 from typing import Any
+
+import numpy as np
 
 from retain.answers import answer
 from retain.caches import State
 from retain.errors import InputError, NotCorrected, PinConflict
+from retain.gate import Lesson, concluded, refuse
 from retain.intake import Taken, checked_label, chunks, resolve, take
+from retain.ladder import Climbed, climb
 from retain.projection import Item
 from retain.session import Session, differences
 from retain.values import Correction, Progress, Sample, Skipped, Source, Update
@@ -20,6 +25,15 @@ __all__ = ["correct", "learn"]
 # Pictures staged in one transaction while a long lesson is read.
 _CHUNK = 128
 
+_LEARN_CHOICES = (
+    "Look at what would happen with --dry-run (dry_run=True); leave out or relabel the pictures in "
+    "doubt; learn them all the same with --force (force=True); or set other budgets: retain gate"
+)
+_CORRECT_CHOICES = (
+    "Look at what would happen with --dry-run (dry_run=True); correct it all the same with --force "
+    "(force=True); or set other budgets: retain gate"
+)
+
 
 def learn(
     session: Session,
@@ -27,6 +41,8 @@ def learn(
     labels: Sequence[str] | str | None,
     *,
     strict: bool,
+    force: bool,
+    dry_run: bool,
     progress: Progress | None,
 ) -> Update:
     """See `Classifier.learn`."""
@@ -57,6 +73,14 @@ def learn(
                         f"it {label!r}, correct it again with --replace",
                     )
                 )
+            elif sample is not None and sample.protected and sample.label != label:
+                skipped.append(
+                    Skipped(
+                        taken.name,
+                        f"it is protected as {sample.label!r}; to call it {label!r}, correct it "
+                        f"with --replace, or unprotect it first",
+                    )
+                )
             elif twin is not None or (sample is not None and sample.label == label):
                 known += 1
             else:
@@ -79,19 +103,32 @@ def learn(
                 seconds=time.perf_counter() - started,
             )
         candidate = session.candidate(list(items.values()), lesson=True)
-        event = session.commit("learn", candidate, items.values())
-    relabelled = sum(image in present for image in items)
-    return Update(
-        event=event,
-        kind="learn",
-        summary=_learned(len(items) - relabelled, relabelled, known, len(skipped)),
-        learned=len(items) - relabelled,
-        relabelled=relabelled,
-        known=known,
-        skipped=tuple(skipped),
-        **differences(state, candidate),
-        seconds=time.perf_counter() - started,
-    )
+        lesson = Lesson(
+            [item.sample for item in items.values()],
+            np.stack([item.feature for item in items.values()]),
+        )
+        taught = {sample.image: sample.label for sample in candidate.samples}
+        verdict = session.verdict(candidate, changed=items, lesson=lesson, taught=taught)
+        relabelled = sum(image in present for image in items)
+        update = Update(
+            event=None,
+            kind="learn",
+            summary=_learned(len(items) - relabelled, relabelled, known, len(skipped)),
+            learned=len(items) - relabelled,
+            relabelled=relabelled,
+            known=known,
+            skipped=tuple(skipped),
+            **differences(state, candidate),
+            verdict=verdict,
+        )
+        event = None
+        if dry_run:
+            session.store.sweep_staged()
+        else:
+            if not force:
+                refuse(update, _LEARN_CHOICES)
+            event = session.commit("learn", candidate, items.values())
+    return concluded(update, event, started)
 
 
 def correct(
@@ -99,6 +136,9 @@ def correct(
     corrections: Iterable[tuple[Any, str]],
     *,
     replace: bool,
+    exception: bool,
+    force: bool,
+    dry_run: bool,
     progress: Progress | None,
 ) -> Update:
     """See `Classifier.correct_many`."""
@@ -116,7 +156,10 @@ def correct(
             _refuse_contradiction(one, label, present, items, replace)
             name = present[one.image].source if one.image in present else one.name
             taken[one.image] = one
-            items[one.image] = Item(Sample(one.image, label, True, 0, name), one.feature)
+            kept = one.image in present and present[one.image].protected
+            items[one.image] = Item(
+                Sample(one.image, label, True, 0, name, exception, kept), one.feature
+            )
             if progress is not None:
                 progress(done, len(pairs))
         before = {
@@ -126,27 +169,66 @@ def correct(
             for image, one in taken.items()
         }
         settled = all(_settled(item, present, before) for item in items.values())
-        candidate = state if settled else session.candidate(list(items.values()), lesson=False)
+        climbed = None if settled else _climbed(session, items, before, exception)
+        candidate = state if climbed is None else climbed.state
         corrected = tuple(_checked(candidate, item, before) for item in items.values())
+        update = Update(
+            event=None,
+            kind="correct",
+            summary=_corrected(corrected, settled),
+            learned=sum(image not in present for image in items),
+            relabelled=sum(
+                image in present and present[image].label != item.sample.label
+                for image, item in items.items()
+            ),
+            corrected=corrected,
+            fixed=all(each.after == each.label for each in corrected),
+            pinned=any(each.pinned for each in corrected),
+            **differences(state, candidate, frozenset(items)),
+            verdict=climbed.verdict if climbed else None,
+        )
         event = None
-        if not settled:
+        if climbed is not None and not dry_run:
+            if not force:
+                refuse(update, _CORRECT_CHOICES)
             fresh = [one for image, one in taken.items() if image not in present]
+            items = {image: _marked(item, climbed.rung) for image, item in items.items()}
             event = session.commit("correct", candidate, items.values(), fresh)
-    return Update(
-        event=event,
-        kind="correct",
-        summary=_corrected(corrected, settled),
-        learned=sum(image not in present for image in items),
-        relabelled=sum(
-            image in present and present[image].label != item.sample.label
-            for image, item in items.items()
-        ),
-        corrected=corrected,
-        fixed=all(each.after == each.label for each in corrected),
-        pinned=any(each.pinned for each in corrected),
-        **differences(state, candidate, frozenset(items)),
-        seconds=time.perf_counter() - started,
+    return concluded(update, event, started)
+
+
+def _climbed(
+    session: Session,
+    items: Mapping[str, Item],
+    before: Mapping[str, str | None],
+    exception: bool,
+) -> Climbed:
+    """The state that corrections lead to: by an edit, or, where that is refused, as exceptions."""
+
+    def to(rung: str) -> State:
+        marked = [_marked(item, rung) for item in items.values()]
+        state = session.candidate(marked, lesson=False)
+        for item in marked:
+            _checked(state, item, before)
+        return state
+
+    rungs = ["exception"] if exception else ["pin", "exception"]
+    return climb(
+        [(rung, lambda rung=rung: to(rung)) for rung in rungs],  # type: ignore[misc]
+        lambda state: session.verdict(state, changed=items, taught=_taught(session, state)),
     )
+
+
+def _taught(session: Session, state: State) -> Mapping[str, str] | None:
+    """Image → label at a candidate's last lesson, if it is a new one."""
+    if state.lesson is session.state.lesson:
+        return None
+    return {sample.image: sample.label for sample in state.samples}
+
+
+def _marked(item: Item, rung: str) -> Item:
+    sample = replaced(item.sample, exception=rung == "exception")
+    return replaced(item, sample=sample)
 
 
 def _staged(
@@ -211,6 +293,7 @@ def _settled(item: Item, present: Mapping[str, Sample], before: Mapping[str, str
     return (
         sample is not None
         and sample.pinned
+        and (sample.exception or not wanted.exception)
         and sample.label == wanted.label == before[wanted.image]
     )
 
@@ -231,6 +314,7 @@ def _checked(candidate: State, item: Item, before: Mapping[str, str | None]) -> 
         label=sample.label,
         pinned=sample.image in candidate.mind.edited,
         source=sample.source,
+        exception=sample.image in candidate.mind.exceptions.images,
     )
 
 
@@ -252,11 +336,18 @@ def _corrected(corrected: Sequence[Correction], settled: bool) -> str:
         if settled:
             return f"{one.source} is {one.label!r} already"
         how = "with an edit of the head" if one.pinned else "by learning it"
+        if one.exception:
+            how = "as an exception: it answers for its own neighbourhood"
         return f"{one.source} is {one.label!r} now ({how}; it was {one.before!r})"
     if settled:
         return f"all {len(corrected)} pictures are corrected already"
-    edits = sum(each.pinned for each in corrected)
-    return f"corrected {_pictures(len(corrected))}, {edits} with an edit of the head"
+    edits, apart = (sum(values) for values in zip(*_ways(corrected), strict=True))
+    exceptions = f", {apart} as exceptions" if apart else ""
+    return f"corrected {_pictures(len(corrected))}, {edits} with an edit of the head{exceptions}"
+
+
+def _ways(corrected: Sequence[Correction]) -> list[tuple[bool, bool]]:
+    return [(each.pinned, each.exception) for each in corrected]
 
 
 def _nothing_usable(source: Any, skipped: Sequence[Skipped]) -> str:

@@ -6,10 +6,16 @@ import time
 from collections.abc import Sequence
 
 from retain.errors import BadLabel, InputError, UnknownClass
+from retain.gate import refuse
 from retain.intake import checked_label, named
 from retain.projection import restated
 from retain.session import Session, differences
 from retain.values import Receipt, Sample, Update
+
+_FORGET_CHOICES = (
+    "Look at what would happen with --dry-run (dry_run=True); forget all the same with --force "
+    "(force=True); or set other budgets: retain gate"
+)
 
 __all__ = ["forget", "merge", "rename", "selected", "undo"]
 
@@ -50,7 +56,13 @@ def selected(
 
 
 def forget(
-    session: Session, images: Sequence[str], labels: Sequence[str], events: Sequence[int]
+    session: Session,
+    images: Sequence[str],
+    labels: Sequence[str],
+    events: Sequence[int],
+    *,
+    force: bool,
+    dry_run: bool,
 ) -> Receipt:
     """See `Classifier.forget`."""
     started = time.perf_counter()
@@ -61,21 +73,28 @@ def forget(
         plan = session.store.preview(without=gone)
         number = session.store.head_event() + 1
         candidate = restated(session.store, state, number, plan.members, plan.lesson)
-        # The caches hold sums that contain the pictures: they go first, so that no crash can leave
-        # them behind.
-        session.store.clear_caches()
-        event, erased = session.store.forget(gone)
-        session.adopt(candidate, statistics=True)
+        verdict = session.verdict(candidate, taught=plan.lesson)
+        event, erased = None, 0
+        if not dry_run:
+            if not force:
+                refuse(Update(None, "forget", "", verdict=verdict), _FORGET_CHOICES)
+            # The caches hold sums that contain the pictures: they go first, so that no crash can
+            # leave them behind.
+            session.store.clear_caches()
+            event, erased = session.store.forget(gone)
+            session.adopt(candidate, statistics=True)
     before, now = set(state.statistics.classes), set(candidate.statistics.classes)
+    said = "would forget" if event is None else "forgot"
     return Receipt(
         event=event,
         images=len(gone),
         labels=tuple(sorted({sample.label for sample in chosen})),
         gone_classes=tuple(sorted(before - now)),
-        level="exact",
+        level="exact" if event is not None else "none",
         bytes_erased=erased,
         digest=candidate.statistics.digest,
-        summary=f"forgot {len(gone)} {'picture' if len(gone) == 1 else 'pictures'} for good",
+        summary=f"{said} {len(gone)} {'picture' if len(gone) == 1 else 'pictures'} for good",
+        verdict=verdict,
         seconds=time.perf_counter() - started,
     )
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 __all__ = [
+    "Budgets",
     "Change",
+    "Check",
     "ClassInfo",
     "ClassReport",
     "Correction",
@@ -29,7 +31,9 @@ __all__ = [
     "Skipped",
     "Source",
     "Status",
+    "Suspect",
     "Update",
+    "Verdict",
     "Verification",
     "content_hash",
     "to_json",
@@ -156,7 +160,8 @@ class Change:
 class Correction:
     """One corrected picture: what was said before, what is said now.
 
-    `pinned` is True when learning or relabelling alone was not enough and the head was edited.
+    `pinned` is True when learning or relabelling alone was not enough and the head was edited;
+    `exception` when the picture answers for its own neighbourhood instead.
     """
 
     image: str
@@ -165,6 +170,88 @@ class Correction:
     label: str
     pinned: bool
     source: str = ""
+    exception: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What a change may cost before the gate refuses it; every number is the owner's to set.
+
+    Attributes:
+        regressions: share of the remembered pictures that are answered right and would be
+            answered wrong, in all, 0 to 1.
+        class_regressions: the same within one class.
+        new_class_accuracy: what a new class with five pictures or more must reach, by
+            leave-one-out.
+        calibration: how much the negative log-likelihood of the remembered pictures may grow, in
+            nats.
+        wrong_labels: how improbable the disagreement of a lesson's labels with what was known must
+            be for them to be called wrong.
+
+    >>> Budgets(regressions=0.01).class_regressions
+    0.1
+    """
+
+    regressions: float = 0.02
+    class_regressions: float = 0.1
+    new_class_accuracy: float = 0.3
+    calibration: float = 0.25
+    wrong_labels: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing the gate looked at: what it found, in a sentence, and whether it lets pass."""
+
+    name: str
+    passed: bool
+    sentence: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A picture whose label what was known contradicts: `looks_like` has that probability."""
+
+    image: str
+    label: str
+    looks_like: str
+    probability: float
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says of a change.
+
+    Attributes:
+        passed: whether every check lets it pass.
+        checks: what was looked at.
+        suspects: pictures of a lesson that are probably labelled wrong, the surest first.
+        judged: how many remembered pictures were compared.
+        left_out: how many of them by a head that never saw them.
+        rung: ``"learn"``, ``"pin"`` or ``"exception"``: how far up the ladder `correct` went.
+        reason: why not a lower rung, if one was refused.
+        forced: whether the change was made in spite of it.
+    """
+
+    passed: bool
+    checks: tuple[Check, ...]
+    suspects: tuple[Suspect, ...] = ()
+    judged: int = 0
+    left_out: int = 0
+    rung: str = ""
+    reason: str = ""
+    forced: bool = False
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What it found, what refuses first."""
+        ordered = sorted(self.checks, key=lambda check: check.passed)
+        return tuple(check.sentence for check in ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +274,7 @@ class Update:
         worse: remembered pictures that were right before and are wrong now.
         better: remembered pictures that were wrong before and are right now.
         changed: remembered pictures that went from one wrong answer to another.
+        verdict: what the gate said; None where it was not asked.
         seconds: wall time of the whole call.
     """
 
@@ -205,6 +293,7 @@ class Update:
     worse: tuple[Change, ...] = ()
     better: tuple[Change, ...] = ()
     changed: tuple[Change, ...] = ()
+    verdict: Verdict | None = None
     seconds: float = 0.0
 
 
@@ -262,10 +351,12 @@ class Receipt:
     """What `forget` erased, and how deep.
 
     `level` is ``"exact"``: the head and the statistics are bit for bit those of a classifier
-    that never saw the pictures, and neither their bytes nor their features are on disk.
+    that never saw the pictures, and neither their bytes nor their features are on disk. It is
+    ``"none"``, and `event` None, where nothing was forgotten, since it was only asked what would
+    happen.
     """
 
-    event: int
+    event: int | None
     images: int
     labels: tuple[str, ...]
     gone_classes: tuple[str, ...]
@@ -273,6 +364,7 @@ class Receipt:
     bytes_erased: int
     digest: str
     summary: str
+    verdict: Verdict | None = None
     seconds: float = 0.0
 
 

@@ -57,26 +57,59 @@ def test_all_corrections_hold_after_all_have_been_made(shop):
     assert shop.verify().ok
 
 
-def test_more_corrections_than_a_linear_head_can_keep_are_refused(shop):
+def test_what_no_linear_head_can_keep_becomes_an_exception(shop):
     """Twelve numbers a feature: some set of arbitrary answers has no linear head."""
     taught(shop, *LABELS, n=15)
-    rows = cluster("ant", 80, seed=3)
-    kept = {}
-    refused = None
+    shop.gate(regressions=1.0, class_regressions=1.0, calibration=100.0)
+    rows = cluster("ant", 40, seed=3)
+    apart = []
     for i, row in enumerate(rows):
-        try:
-            shop.correct(row, LABELS[i % 4])
-        except retain.PinConflict as error:
-            refused = str(error)
-            break
-        kept[i] = LABELS[i % 4]
-    assert refused is not None
-    assert "contradict each other" in refused
-    assert "undo or forget" in refused
-    assert len(kept) > 12
-    for i, label in kept.items():
-        assert shop.predict(rows[i : i + 1])[0].label == label
+        update = shop.correct(row, LABELS[i % 4])
+        assert update.fixed
+        if update.corrected[0].exception:
+            assert not update.corrected[0].pinned
+            assert "contradict each other" in update.verdict.reason
+            apart.append(i)
+    assert apart
+    assert len(rows) - len(apart) > 12
+    answers = [p.label for p in shop.predict(rows)]
+    assert answers == [LABELS[i % 4] for i in range(len(rows))]
     assert shop.verify().ok
+
+
+def test_an_exception_makes_nothing_remembered_worse(shop):
+    taught(shop, *LABELS, n=20)
+    row, label = wrong_one(shop, LABELS)
+    before = {s.image for s in shop.samples()}
+    update = shop.correct(row, label, exception=True)
+    assert update.corrected[0].exception
+    assert update.verdict.rung == "exception"
+    assert shop.predict(row[None])[0].label == label
+    learned_alone = {change.image for change in update.worse}
+    assert learned_alone <= before
+    # What got worse did so by learning the picture, never by the exception.
+    state = shop._session.state
+    assert shop._session.mind.head == state.base
+    by_head = state.mind.head.logits(state.features).argmax(axis=1)
+    for sample, answer, best in zip(state.samples, state.answers, by_head, strict=True):
+        if state.mind.head.classes[best] == sample.label:
+            assert answer == sample.label
+
+
+def test_an_exception_answers_for_near_copies_only(shop):
+    given = taught(shop, *LABELS, n=20)
+    row = given["ant"][0]
+    update = shop.correct(row, "dog", exception=True)
+    assert update.corrected[0].exception
+    near = (row * 1.0 + 1e-3).astype(np.float32)
+    assert shop.predict(near[None])[0].label == "dog"
+    stored = shop._session.mind.exceptions
+    assert len(stored) == 1
+    cosines = np.array([s.label != "dog" for s in shop._session.state.samples])
+    features = shop._session.state.features[cosines].astype(np.float64)
+    e = stored.features[0].astype(np.float64)
+    closest = (features @ e / np.linalg.norm(features, axis=1) / np.linalg.norm(e)).max()
+    assert stored.thresholds[0] == pytest.approx((1 + closest) / 2, abs=1e-12)
 
 
 def test_later_lessons_keep_corrections(shop):

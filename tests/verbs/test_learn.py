@@ -132,7 +132,7 @@ def test_strict_refuses_everything_when_one_cannot_be_used(shop):
 def test_what_else_changed_is_listed(shop):
     given = taught(shop, "mug", "cup", n=10)
     before = {p.image: p.label for p in shop.predict(np.concatenate(list(given.values())))}
-    update = shop.learn(cluster("mug", 30, seed=4, spread=3.0), "cup")
+    update = shop.learn(cluster("mug", 30, seed=4, spread=3.0), "cup", force=True)
     after = {p.image: p.label for p in shop.predict(np.concatenate(list(given.values())))}
     truth = {s.image: s.label for s in shop.samples()}
     changed = {image for image in before if before[image] != after[image]}

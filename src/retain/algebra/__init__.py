@@ -2,12 +2,22 @@
 
 Read in this order: `fixed` (why sums are exact), `statistics` (the state), `heads` (the state as
 a classifier), `tune` (its few numbers, by leave-one-out), `pins` (corrections as constraints),
-`calibrate` and `novelty` (what scores mean), `compare` (what changed).
+`exceptions` (pictures that answer for their neighbourhood), `leaveout` (what a head says of a
+picture it never saw), `calibrate` and `novelty` (what scores mean), `compare` (what changed).
 """
 
-from retain.algebra.compare import Difference, compare, predict_indices
+from retain.algebra.compare import (
+    Difference,
+    bounds,
+    compare,
+    net_bounds,
+    predict_indices,
+    surprise,
+)
+from retain.algebra.exceptions import Exceptions, overridden
 from retain.algebra.fixed import SCALE, quantize, to_float
-from retain.algebra.heads import UNTUNED, Head, HeadOptions, Tuning, base_head
+from retain.algebra.heads import UNTUNED, Factor, Head, HeadOptions, Solver, Tuning, base_head
+from retain.algebra.leaveout import left_out_logits, squares
 from retain.algebra.novelty import typicality
 from retain.algebra.pins import Pin, pin_head
 from retain.algebra.statistics import Statistics
@@ -17,16 +27,25 @@ __all__ = [
     "SCALE",
     "UNTUNED",
     "Difference",
+    "Exceptions",
+    "Factor",
     "Head",
     "HeadOptions",
     "Pin",
+    "Solver",
     "Statistics",
     "Tuning",
     "base_head",
+    "bounds",
     "compare",
+    "left_out_logits",
+    "net_bounds",
+    "overridden",
     "pin_head",
     "predict_indices",
     "quantize",
+    "squares",
+    "surprise",
     "to_float",
     "tune",
     "tuning_sample",

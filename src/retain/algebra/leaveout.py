@@ -13,9 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra.heads import HeadOptions, attenuation, typical_length
+from retain.algebra.fixed import to_float
+from retain.algebra.heads import (
+    Factor,
+    HeadOptions,
+    Solver,
+    Tuning,
+    attenuation,
+    favoured,
+    log_priors,
+    typical_length,
+)
 
-__all__ = ["LeftOut"]
+__all__ = ["LeftOut", "left_out_logits", "squares"]
 
 Floats = NDArray[np.float64]
 
@@ -107,3 +117,48 @@ class LeftOut:
         target[self._rows, self.truth] = 1.0
         left_out: Floats = (fitted - leverage * target) / (1 - leverage)
         return left_out / share if options.priors == "balanced" else left_out
+
+
+def left_out_logits(
+    solver: Solver,
+    tuning: Tuning,
+    options: HeadOptions,
+    features: NDArray[np.int16],
+    truth: NDArray[np.intp],
+    square: Floats,
+    inside: NDArray[np.bool_],
+) -> Floats:
+    """Logits [n, C] of members by the head that never saw them, before any pins.
+
+    Args:
+        solver: that of the head.
+        tuning: the numbers of the last lesson.
+        options: the owner's choices.
+        features: int16 [n, d].
+        truth: their classes [n]; each must have at least two members.
+        square: xᵀPx of each [n], see `squares`.
+        inside: whether each is in the scatter that whitens [n].
+    """
+    moments = solver.moments
+    centre = moments.mean if options.family == "ridge" else moments.centre
+    directions = moments.means - centre
+    held = options.family == "nearest-mean"
+    x = to_float(features)
+    columns = directions.T if held else solver.apply(directions.T)
+    shift = centre if held else solver.apply(centre[:, None])[:, 0]
+    cross = x @ columns - centre @ columns
+    about = square - 2.0 * (x @ shift) + centre @ shift
+    noise = tuning.freedom / max(moments.counts.sum() - len(moments.means), 1.0)
+    products = LeftOut(
+        cross, directions @ columns, about, truth, moments.counts, noise, inside=inside
+    )
+    logits = tuning.temperature * products.scores(options)
+    logits += log_priors(moments.counts, options) + favoured(moments.counts, options)
+    return logits
+
+
+def squares(factor: Factor, features: NDArray[np.int16], options: HeadOptions) -> Floats:
+    """xᵀPx of pictures int16 [n, d]: [n]."""
+    x = to_float(features)
+    carried = x.T if options.family == "nearest-mean" else factor.apply(x.T)
+    return np.asarray(np.einsum("nd,dn->n", x, carried), dtype=np.float64)

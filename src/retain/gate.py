@@ -1,0 +1,370 @@
+"""The gate: before and after on everything remembered, held against what the owner allows.
+
+It compares two states and says what it finds in sentences with numbers and confidence bounds. What
+got worse is held against what got better, and counts against a change only where even the lower
+bound of the 95 % interval is above the budget: a small memory is no proof of harm. What is
+protected, and every pin, has no budget.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retain.algebra import bounds, net_bounds, surprise
+from retain.algebra.calibrate import log_softmax
+from retain.caches import State
+from retain.errors import GateRefused
+from retain.jury import Judged
+from retain.values import Budgets, Check, Sample, Suspect, Update, Verdict
+
+__all__ = ["Lesson", "concluded", "judge", "refuse"]
+
+_CONFIDENCE = 0.95
+_FEWEST = 5
+_FEWEST_LOSSES = 30
+_EXCESS = 0.15
+_NAMED = 5
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Lesson:
+    """Labelled pictures that a change brings in: what they are, and their features int16 [n, d]."""
+
+    samples: Sequence[Sample]
+    features: NDArray[np.int16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Flip:
+    sample: Sample
+    before: str
+    after: str
+
+
+def judge(
+    before: State,
+    after: State,
+    said: tuple[Judged, Judged],
+    budgets: Budgets,
+    *,
+    protected: Collection[str] = (),
+    changed: Collection[str] = (),
+    lesson: Lesson | None = None,
+    renamed: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Whether a change may be made.
+
+    Args:
+        before: the state as it is.
+        after: the state as it would be.
+        said: what the remembered pictures say of either (`jury.judged`).
+        budgets: what a change may cost.
+        protected: classes that must never get worse.
+        changed: pictures whose own label the change sets; they are not among the judges.
+        lesson: labelled pictures that come in, whose labels are to be doubted.
+        renamed: old → new names of classes, where only the name differs.
+    """
+    old, new = said
+    names = renamed or {}
+    labels = {sample.image: sample.label for sample in before.samples}
+    judges = [
+        sample
+        for sample in after.samples
+        if sample.image in old.answers
+        and sample.image in new.answers
+        and sample.image not in changed
+        and names.get(labels[sample.image], labels[sample.image]) == sample.label
+    ]
+    flips = [
+        _Flip(sample, old.answers[sample.image], new.answers[sample.image])
+        for sample in judges
+        if names.get(old.answers[sample.image], old.answers[sample.image]) == sample.label
+        and new.answers[sample.image] != sample.label
+    ]
+    gains = Counter(
+        s.label
+        for s in judges
+        if names.get(old.answers[s.image], old.answers[s.image]) != s.label
+        and new.answers[s.image] == s.label
+    )
+    checks = [_pins(after)]
+    checks += _protected(before, after, flips, protected)
+    checks += [
+        _regressions(judges, flips, gains, budgets),
+        *_by_class(judges, flips, gains, budgets),
+    ]
+    checks += _new_classes(before, after, new, budgets)
+    checks += _calibration(judges, old, new, budgets)
+    suspects: tuple[Suspect, ...] = ()
+    if lesson is not None and before.mind.head is not None:
+        found, suspects = _labels(before, old, lesson, budgets)
+        checks += found
+    return Verdict(
+        passed=all(check.passed for check in checks),
+        checks=tuple(checks),
+        suspects=suspects,
+        judged=len(judges),
+        left_out=sum(s.image in old.losses and s.image in new.losses for s in judges),
+    )
+
+
+def _pins(after: State) -> Check:
+    pins = [(s, a) for s, a in zip(after.samples, after.answers, strict=False) if s.pinned]
+    broken = [sample for sample, answer in pins if answer != sample.label]
+    if not broken:
+        return Check("corrections", True, f"all {len(pins)} corrections hold")
+    return Check(
+        "corrections",
+        False,
+        f"{len(broken)} of {len(pins)} corrections would not hold any more, first "
+        f"{broken[0].source} ({broken[0].label!r})",
+        value=float(len(broken)),
+        limit=0.0,
+    )
+
+
+def _protected(
+    before: State, after: State, flips: Sequence[_Flip], classes: Collection[str]
+) -> list[Check]:
+    """What is protected is held to what `predict` answers, and to left-out answers besides."""
+    watched = [s for s in after.samples if s.protected]
+    if not watched and not classes:
+        return []
+    said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
+    now = dict(zip((s.image for s in after.samples), after.answers, strict=False))
+    lost = [
+        s
+        for s in after.samples
+        if (s.protected or s.label in classes)
+        and said.get(s.image) == s.label
+        and now[s.image] != s.label
+    ]
+    known = {sample.image for sample in lost}
+    lost += [f.sample for f in flips if f.sample.label in classes and f.sample.image not in known]
+    if not lost:
+        what = f"{len(watched)} protected pictures and {len(classes)} protected classes"
+        return [Check("protected", True, f"nothing protected gets worse ({what})", 0.0, limit=0.0)]
+    listed = ", ".join(f"{s.source} ({s.label!r})" for s in lost[:_NAMED])
+    return [
+        Check(
+            "protected",
+            False,
+            f"{_pictures(len(lost))} that must never get worse would: {listed}",
+            value=float(len(lost)),
+            limit=0.0,
+        )
+    ]
+
+
+def _regressions(
+    judges: Sequence[Sample], flips: Sequence[_Flip], gains: Counter[str], budgets: Budgets
+) -> Check:
+    lost, gained, n = len(flips), gains.total(), len(judges)
+    low, high = net_bounds(lost, gained, n, _CONFIDENCE)
+    sentence = (
+        f"{lost:,} of {n:,} remembered pictures would be answered wrong that are right now, and "
+        f"{gained:,} right that are wrong now ({_net(lost - gained, n, low, high)}; the budget is "
+        f"{budgets.regressions:.1%})"
+    )
+    net = (lost - gained) / max(n, 1)
+    return Check(
+        "regressions", low <= budgets.regressions, sentence, net, low, high, budgets.regressions
+    )
+
+
+def _by_class(
+    judges: Sequence[Sample], flips: Sequence[_Flip], gains: Counter[str], budgets: Budgets
+) -> list[Check]:
+    sizes, lost = Counter(s.label for s in judges), Counter(f.sample.label for f in flips)
+    confidence = 1.0 - (1.0 - _CONFIDENCE) / max(len(sizes), 1)
+    found = []
+    for label, count in lost.most_common():
+        low, high = net_bounds(count, gains[label], sizes[label], confidence)
+        if low > budgets.class_regressions:
+            to = Counter(f.after for f in flips if f.sample.label == label).most_common(1)[0][0]
+            net = count - gains[label]
+            found.append(
+                Check(
+                    "class regressions",
+                    False,
+                    f"class {label!r} would lose {count} of {sizes[label]} pictures, most of them "
+                    f"to {to!r}, and gain {gains[label]} ({_net(net, sizes[label], low, high)}; "
+                    f"the budget for a class is {budgets.class_regressions:.1%})",
+                    net / sizes[label],
+                    low,
+                    high,
+                    budgets.class_regressions,
+                )
+            )
+    return found
+
+
+def _new_classes(before: State, after: State, new: Judged, budgets: Budgets) -> list[Check]:
+    had = set(before.mind.head.classes) if before.mind.head else set()
+    if not had or after.mind.head is None:
+        return []
+    found = []
+    for label in sorted(set(after.mind.head.classes) - had):
+        own = [s for s in after.samples if s.label == label and s.image in new.losses]
+        if len(own) < _FEWEST:
+            continue
+        right = sum(new.answers[sample.image] == label for sample in own)
+        low, high = bounds(right, len(own), _CONFIDENCE)
+        sentence = (
+            f"the new class {label!r} is recognised in {right} of {len(own)} pictures when each is "
+            f"left out ({_share(right, len(own), low, high)}; at least "
+            f"{budgets.new_class_accuracy:.0%} is wanted)"
+        )
+        passed = high >= budgets.new_class_accuracy
+        limit = budgets.new_class_accuracy
+        found.append(Check("new class", passed, sentence, right / len(own), low, high, limit))
+    return found
+
+
+def _calibration(
+    judges: Sequence[Sample], old: Judged, new: Judged, budgets: Budgets
+) -> list[Check]:
+    grown = np.array(
+        [
+            new.losses[s.image] - old.losses[s.image]
+            for s in judges
+            if s.image in old.losses and s.image in new.losses
+        ]
+    )
+    if len(grown) < _FEWEST_LOSSES:
+        return []
+    mean = float(grown.mean())
+    error = 1.96 * float(grown.std(ddof=1)) / float(np.sqrt(len(grown)))
+    sentence = (
+        f"the negative log-likelihood of the remembered pictures changes by {mean:+.3f} nats (95 % "
+        f"between {mean - error:+.3f} and {mean + error:+.3f}; the budget is "
+        f"{budgets.calibration:+.2f})"
+    )
+    passed = mean - error <= budgets.calibration
+    return [
+        Check(
+            "calibration", passed, sentence, mean, mean - error, mean + error, budgets.calibration
+        )
+    ]
+
+
+def _labels(
+    before: State, old: Judged, lesson: Lesson, budgets: Budgets
+) -> tuple[list[Check], tuple[Suspect, ...]]:
+    """Whether a lesson's labels contradict what was known more often than mistakes explain.
+
+    Counted twice: by the label given (pictures of other classes under this label) and by the class
+    answered (pictures of this class under other labels); each against the left-out mistakes of the
+    members, as a beta-binomial surprise.
+    """
+    # The head before pins: a pin is about one picture, and bends what is said of others.
+    head = before.base
+    if head is None or len(head.classes) < 2:
+        return [], ()
+    position = {label: i for i, label in enumerate(head.classes)}
+    known = [
+        (s, x) for s, x in zip(lesson.samples, lesson.features, strict=True) if s.label in position
+    ]
+    if not known:
+        return [], ()
+    logs = log_softmax(head.logits(np.stack([x for _, x in known])))
+    looks = [head.classes[i] for i in logs.argmax(axis=1)]
+    chances = np.exp(logs.max(axis=1))
+    tested = 2 * len({s.label for s, _ in known} | set(looks))
+    members = [(s.label, old.answers[s.image]) for s in before.samples if s.image in old.answers]
+    given = [(s.label, look) for (s, _), look in zip(known, looks, strict=True)]
+    found: list[tuple[float, Check, str, int]] = []
+    for side, how in ((0, "given as"), (1, "that look like")):
+        then, now = _disagreements(members, side), _disagreements(given, side)
+        for label, (wrong, n) in now.items():
+            usual, total = then.get(label, (0, 0))
+            expected = n * (usual + 0.5) / (total + 1.0)
+            chance = surprise(wrong, n, usual, total) * tested
+            if wrong < 3 or wrong - expected < _EXCESS * n or chance > budgets.wrong_labels:
+                continue
+            what = "look like other classes" if side == 0 else "are labelled otherwise"
+            sentence = (
+                f"{wrong} of the {n} pictures {how} {label!r} {what} to what is known so far, "
+                f"where about {expected:.0f} would be usual: labels are probably wrong"
+            )
+            found.append((chance, Check("labels", False, sentence, wrong / n), label, side))
+    doubted = {(label, side) for _, _, label, side in found}
+    suspects = [
+        Suspect(s.image, s.label, look, float(chance), s.source)
+        for (s, _), look, chance in zip(known, looks, chances, strict=True)
+        if look != s.label and {(s.label, 0), (look, 1)} & doubted
+    ]
+    suspects.sort(key=lambda each: -each.probability)
+    checks = [check for _, check, _, _ in sorted(found, key=lambda each: each[0])]
+    if not checks:
+        agreed = sum(a == b for a, b in given)
+        checks = [
+            Check(
+                "labels",
+                True,
+                f"{agreed} of the {len(given)} pictures of known classes look like what they are "
+                f"labelled, as is usual",
+                agreed / len(given),
+            )
+        ]
+    return checks, tuple(suspects)
+
+
+def _disagreements(pairs: Sequence[tuple[str, str]], side: int) -> Mapping[str, tuple[int, int]]:
+    """Label → (how many disagree, how many there are), by the first or the second of a pair."""
+    found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for pair in pairs:
+        found[pair[side]][0] += pair[0] != pair[1]
+        found[pair[side]][1] += 1
+    return {label: (wrong, n) for label, (wrong, n) in found.items()}
+
+
+def refuse(update: Update, choices: str) -> None:
+    """Raise if the gate's verdict on an update is no.
+
+    Args:
+        update: what would happen.
+        choices: what its owner can do instead, as a sentence.
+
+    Raises:
+        GateRefused: with the verdict and the update.
+    """
+    verdict = update.verdict
+    if verdict is None or verdict.passed:
+        return
+    reasons = "; ".join(check.sentence for check in verdict.checks if not check.passed)
+    suspects = ", ".join(
+        f"{each.source or each.image} (labelled {each.label!r}, looks like {each.looks_like!r})"
+        for each in verdict.suspects[:_NAMED]
+    )
+    looked = f". The most suspicious pictures: {suspects}" if suspects else ""
+    raise GateRefused(
+        f"the gate refuses, and nothing has changed: {reasons}{looked}. {choices}", verdict, update
+    )
+
+
+def concluded(update: Update, event: int | None, started: float) -> Update:
+    """The update as it is reported: with its event, if one was written, and the seconds it took."""
+    verdict = update.verdict
+    if event is not None and verdict is not None and not verdict.passed:
+        verdict = replace(verdict, forced=True)
+    seconds = time.perf_counter() - started
+    return replace(update, event=event, verdict=verdict, seconds=seconds)
+
+
+def _share(hits: int, n: int, low: float, high: float) -> str:
+    return f"{hits / max(n, 1):.1%}, with 95 % confidence {low:.1%} to {high:.1%}"
+
+
+def _net(net: int, n: int, low: float, high: float) -> str:
+    return f"net {net / max(n, 1):+.1%}, with 95 % confidence {low:+.1%} to {high:+.1%}"
+
+
+def _pictures(count: int) -> str:
+    return f"{count} picture" if count == 1 else f"{count} pictures"
