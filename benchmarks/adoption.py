@@ -50,18 +50,33 @@ def has(*names: str) -> bool:
 
 
 def network(maker: str, name: str):
-    """A network of 1,000 classes with random weights that are of ordinary size."""
+    """A network of 1,000 classes with random weights, its batch norms fitted to noise.
+
+    Unfitted, they would let the features of deep networks vanish, and any two agree.
+    """
     import torch
 
     torch.manual_seed(0)
     if maker == "timm":
         import timm
 
-        return timm.create_model(name, pretrained=False).eval()
+        return fitted(timm.create_model(name, pretrained=False))
     import torchvision
 
     more = {"aux_logits": False, "init_weights": True} if name == "inception_v3" else {}
-    return torchvision.models.get_model(name, weights=None, **more).eval()
+    return fitted(torchvision.models.get_model(name, weights=None, **more))
+
+
+def fitted(model):
+    import torch
+
+    norms = [each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    for each in norms:
+        each.momentum = None
+    if norms:
+        with torch.no_grad():
+            model.train()(torch.randn(4, 3, 299, 299))
+    return model.eval()
 
 
 def export(model, size: int, dynamo: bool, file: Path) -> None:

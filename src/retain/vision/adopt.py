@@ -33,7 +33,7 @@ from retain.vision.splitting import Plan, Split, carve, plan
 __all__ = ["WORST_DIFFERENCE", "Adopted", "adopt"]
 
 WORST_DIFFERENCE: Final = 1e-4
-"""What an output may be away from the original's, in parts of the largest one, or of 1."""
+"""What an output or score may be away from the original's; see `Adopted.worst_difference`."""
 
 HALF_STEP: Final = 2.0**-11
 """Relative rounding of float16, in which a network may compute its own scores."""
@@ -55,7 +55,8 @@ class Adopted:
         activation: what makes the original's output of the scores.
         rule: how pictures are prepared.
         worst_difference: between the original's outputs and the recomposed ones, in parts of the
-            original's largest output, or of 1.
+            largest output or of 1; and between the scores before the activation, in parts of the
+            largest score. The greater of the two.
         split: what the original looked like.
         notes: what a person should know, in sentences.
     """
@@ -121,7 +122,7 @@ def adopt(
         sized = found.inlet.sized(chosen.height, chosen.width, chosen.channels, chosen.layout)
         found = replace(found, inlet=sized)
         trial = _trial_pictures(pictures, chosen)
-        split, worst = _tried(data, found, trial, notes)
+        split, worst = _tried(found, trial, notes)
     except (BadOption, CannotAdopt) as error:
         raise type(error)(f"{title} cannot be adopted: {error}") from error
     description = {
@@ -258,11 +259,17 @@ def _shipped_pictures(count: int = 6) -> list[bytes]:
     return [data[offsets[i] : offsets[i + 1]].tobytes() for i in chosen] + noise
 
 
-def _tried(
-    data: bytes, found: Plan, pictures: list[NDArray[Any]], notes: list[str]
-) -> tuple[Split, float]:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Answers:
+    """What the original says: outputs and scores, float64 [n, outputs]; scores where it has any."""
+
+    outputs: NDArray[np.float64]
+    scores: NDArray[np.float64] | None
+
+
+def _tried(found: Plan, pictures: list[NDArray[Any]], notes: list[str]) -> tuple[Split, float]:
     """The parts, and how far they are from the original on some pictures."""
-    wanted = _original(data, found, pictures)
+    wanted = _original(found, pictures)
     batch = found.inlet.batch or 1
     try:
         split = carve(found)
@@ -279,16 +286,15 @@ def _tried(
     return split, worst
 
 
-def _original(data: bytes, found: Plan, pictures: list[NDArray[Any]]) -> NDArray[np.float64]:
-    """What the original answers, float64 [n, outputs]."""
-    name, inlet = found.map.compared, found.inlet
-    if name != found.map.output:  # what enters a ZipMap is no output yet
-        model = parse_model(data)
-        model.graph.output.add().name = name
-        data = model.SerializeToString()
-    run = session(data)
+def _original(found: Plan, pictures: list[NDArray[Any]]) -> _Answers:
+    """What the original answers."""
+    lookup, inlet = found.lookup, found.inlet
+    names = list(dict.fromkeys(filter(None, (found.map.compared, found.map.scores))))
+    # Only what leads to the output: some exporters declare inputs that nothing reads.
+    whole = lookup.part(lookup.needed(names), [lookup.inputs[inlet.name]], names)
+    run = session(whole.SerializeToString())
     batch = inlet.batch or 1
-    answers = []
+    answers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     for start in range(0, len(pictures), batch):
         # Other pictures beside it, so that a network that mixes its batch is found out.
         chunk = [pictures[(start + i) % len(pictures)] for i in range(batch)]
@@ -297,39 +303,33 @@ def _original(data: bytes, found: Plan, pictures: list[NDArray[Any]]) -> NDArray
             stacked = stacked.reshape(batch, -1)
         elif inlet.form == "picture":
             stacked = stacked.reshape([side or 1 for side in inlet.shape])
-        answer = np.asarray(_run(run, name, inlet.name, stacked, "it"), np.float64)
-        if answer.size % batch:
-            raise CannotAdopt(f"it answers {batch} pictures with {answer.size} numbers")
-        answers.append(answer.reshape(batch, -1))
-    return np.concatenate(answers)[: len(pictures)]
+        for name, answer in zip(names, _run(run, names, inlet.name, stacked, "it"), strict=True):
+            if answer.size % batch:
+                raise CannotAdopt(f"it answers {batch} pictures with {answer.size} numbers")
+            answers[name].append(np.asarray(answer, np.float64).reshape(batch, -1))
+    stacks = {name: np.concatenate(each)[: len(pictures)] for name, each in answers.items()}
+    scores = found.map.scores
+    return _Answers(stacks[found.map.compared], None if scores is None else stacks[scores])
 
 
-def _run(run: Any, output: str, name: str, pixels: NDArray[Any], what: str) -> Any:
+def _run(
+    run: Any, outputs: list[str], name: str, pixels: NDArray[Any], what: str
+) -> list[NDArray[Any]]:
     try:
-        return run.run([output], {name: pixels})[0]
+        return [np.asarray(answer) for answer in run.run(outputs, {name: pixels})]
     except Exception as error:
         raise CannotAdopt(
             f"{what} cannot be run on a picture {list(pixels.shape)}: {str(error)[:300]}"
         ) from error
 
 
-def _compared(
-    split: Split,
-    found: Plan,
-    pictures: list[NDArray[Any]],
-    wanted: NDArray[np.float64],
-    notes: list[str],
-) -> float:
-    """The worst difference between original and recomposed outputs.
-
-    Raises:
-        CannotAdopt: if it is more than rounding.
-    """
+def _features(split: Split, pictures: list[NDArray[Any]]) -> NDArray[np.float64]:
+    """What enters the last linear map, [n, d]."""
     run = session(split.features)
-    entry = run.get_inputs()[0].name
+    entry, leaving = run.get_inputs()[0].name, run.get_outputs()[0].name
     features = []
     for pixels in [*pictures, pictures[0]]:
-        answer = np.asarray(_run(run, run.get_outputs()[0].name, entry, pixels, "its first part"))
+        answer = _run(run, [leaving], entry, pixels, "its first part")[0]
         if answer.shape != (1, split.weights.shape[1]) or answer.dtype != np.float32:
             raise CannotAdopt(
                 f"what enters its last linear map ({split.found}) is {answer.dtype} "
@@ -342,21 +342,45 @@ def _compared(
             "its features differ from run to run: it draws random numbers; export it in "
             "evaluation mode (model.eval())"
         )
-    scores = np.stack(features) @ split.weights.T + split.bias
+    return np.stack(features)
+
+
+def _compared(
+    split: Split,
+    found: Plan,
+    pictures: list[NDArray[Any]],
+    wanted: _Answers,
+    notes: list[str],
+) -> float:
+    """The worst difference between original and recomposed outputs, and scores.
+
+    Raises:
+        CannotAdopt: if it is more than rounding.
+    """
+    scores = _features(split, pictures) @ split.weights.T + split.bias
     given = activated(scores, split.activation)
-    given = given[:, 1:] if split.single else given
-    if given.shape != wanted.shape:
-        raise CannotAdopt(
-            f"its last linear map ({split.found}) gives {given.shape[1]:,} numbers, but the output "
-            f"{split.output_name!r} has {wanted.shape[1]:,} for a picture: it ends in {split.tail}"
-        )
-    if not (np.isfinite(given).all() and np.isfinite(wanted).all()):
-        raise CannotAdopt("it answers with numbers that are not finite; the file is damaged")
-    size = max(1.0, float(abs(wanted).max()))
-    worst = float(abs(given - wanted).max()) / size
-    allowed = WORST_DIFFERENCE
+    if found.map.halved:
+        scores = 2 * scores
+    if split.single:
+        scores, given = scores[:, 1:], given[:, 1:]
+    pairs = [(given, wanted.outputs, 1.0)]
+    if wanted.scores is not None:
+        # A thousand probabilities of 0.001 are within 1e-4 of anything; their scores are not.
+        pairs.append((scores, wanted.scores, 1e-30))
+    worst, allowed = 0.0, WORST_DIFFERENCE
+    for mine, theirs, least in pairs:
+        if mine.shape != theirs.shape:
+            raise CannotAdopt(
+                f"its last linear map ({split.found}) gives {mine.shape[1]:,} numbers, but the "
+                f"output {split.output_name!r} has {theirs.shape[1]:,} for a picture: it ends in "
+                f"{split.tail}"
+            )
+        if not (np.isfinite(mine).all() and np.isfinite(theirs).all()):
+            raise CannotAdopt("it answers with numbers that are not finite; the file is damaged")
+        size = max(least, float(abs(theirs).max()))
+        worst = max(worst, float(abs(mine - theirs).max()) / size)
     if found.map.half:
-        allowed += 4 * HALF_STEP * max(1.0, float(abs(scores).max()) / size)
+        allowed += 4 * HALF_STEP * max(1.0, float(abs(scores).max()))
         notes.append("it computes its scores in 16 bits; here they are computed in 64")
     if worst > allowed:
         raise CannotAdopt(

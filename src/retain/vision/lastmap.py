@@ -47,11 +47,13 @@ class LinearMap:
     Attributes:
         output: the output it was found from.
         compared: the tensor whose values the recomposed classifier must give.
+        scores: the tensor before the activation; None if the map's operator holds both.
         feature: the value that enters the map.
         weights: float64 [C, d].
         bias: float64 [C].
         activation: what turns its scores into the output.
         single: whether the original gives one number for two classes, the second's probability.
+        halved: whether a sigmoid was turned into a softmax of half the scores.
         half: whether the map or what follows it is computed in 16 bits.
         labels: the classes' names, where the operator itself carries them.
         found: in words.
@@ -59,11 +61,13 @@ class LinearMap:
 
     output: str
     compared: str
+    scores: str | None
     feature: str
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
     activation: Activation
     single: bool
+    halved: bool
     half: bool
     labels: tuple[str, ...]
     found: str
@@ -125,6 +129,7 @@ class _After:
     """What follows a value on the way to the output: y = activation(scale · x + shift)."""
 
     compared: str
+    scores: str | None
     words: tuple[str, ...] = ()
     scale: Any = 1.0
     shift: Any = 0.0
@@ -142,7 +147,7 @@ class _After:
 
 
 def _walk(lookup: Lookup, output: str) -> LinearMap:
-    value, after = output, _After(output)
+    value, after = output, _After(output, output)
     while True:
         node = lookup.producers.get(value)
         if node is None:
@@ -154,7 +159,10 @@ def _walk(lookup: Lookup, output: str) -> LinearMap:
             value, after = node.input[0], replace(after, half=half)
         elif kind == "ZipMap" and after.plain:
             # Its output is no tensor; what enters it is.
-            value, after = node.input[0], replace(after, compared=node.input[0])
+            value, after = (
+                node.input[0],
+                replace(after, compared=node.input[0], scores=node.input[0]),
+            )
         elif kind == "Normalizer" and after.plain:
             if attributes(node).get("norm") != b"L1":
                 raise _NotLinearError("its Normalizer does not make probabilities")
@@ -186,7 +194,8 @@ def _activate(after: _After, activation: Activation, node: Any) -> _After:
     ready = replace(after, log=False, normalised=False)
     if not ready.plain or (after.log and activation != "softmax"):
         raise _NotLinearError(f"something more than one activation follows {describe(node)}")
-    return replace(after, activation="log_softmax" if after.log else activation, log=False)
+    kind: Activation = "log_softmax" if after.log else activation
+    return replace(after, activation=kind, log=False, scores=node.input[0])
 
 
 def _affine(lookup: Lookup, node: Any, after: _After) -> tuple[str, _After]:
@@ -331,7 +340,7 @@ def _finish(
         ready = replace(after, normalised=False)
         if not ready.plain:
             raise _NotLinearError(f"something more follows {describe(node)}")
-        after = replace(after, activation=own)
+        after = replace(after, activation=own, scores=None)
     if after.log:
         raise _NotLinearError("a logarithm follows that is not of a softmax")
     classes = len(weights)
@@ -345,14 +354,14 @@ def _finish(
             f"{describe(node)} has {classes} outputs, not one constant each"
         ) from None
     weights = weights * scale[:, None]
-    activation, single = after.activation, False
+    activation, single, halved = after.activation, False, False
     if activation == "sigmoid" and classes == 1:
         # One probability p for two classes is softmax([-z/2, z/2]) = [1 - p, p].
         weights, shift = np.concatenate([-weights, weights]), np.concatenate([-shift, shift])
         single = True
     mirrored = len(weights) == 2 and np.array_equal(weights[0], -weights[1])
     if activation == "sigmoid" and mirrored and shift[0] == -shift[1]:
-        weights, shift, activation = weights / 2, shift / 2, "softmax"
+        weights, shift, activation, halved = weights / 2, shift / 2, "softmax", True
     if after.normalised and activation != "softmax":
         raise _NotLinearError("its scores are divided by their sum, as one-versus-rest has it")
     if len(weights) < 2:
@@ -360,17 +369,20 @@ def _finish(
     if not (np.isfinite(weights).all() and np.isfinite(shift).all()):
         raise _NotLinearError(f"the weights of {describe(node)} are not all finite")
     assert activation in get_args(Activation)
-    then = " then ".join(filter(None, [*after.words, "" if activation == "none" else activation]))
-    shape = f"{weights.shape[1]:,} features → {classes:,} outputs"
+    last = () if after.activation == "none" else (after.activation,)
+    then = " then ".join([*after.words, *last])
+    shape = f"{weights.shape[1]:,} features → {classes:,} output{'s' * (classes != 1)}"
     found = f"{describe(node)}, {shape}" + (f", then {then}" if then else "")
     return LinearMap(
         output,
         after.compared,
+        after.scores,
         feature,
         np.ascontiguousarray(weights),
         np.ascontiguousarray(shift),
         activation,
         single,
+        halved,
         half or after.half,
         labels,
         found,
