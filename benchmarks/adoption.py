@@ -70,6 +70,9 @@ def network(maker: str, name: str):
 def fitted(model):
     import torch
 
+    for each in model.modules():  # torchvision's ViT begins with a last layer of zeros
+        if isinstance(each, torch.nn.Linear) and not each.weight.any():
+            torch.nn.init.normal_(each.weight, std=0.02)
     norms = [each for each in model.modules() if isinstance(each, torch.nn.BatchNorm2d)]
     for each in norms:
         each.momentum = None

@@ -184,7 +184,11 @@ def test_metadata_that_contradict_themselves(told, message):
 def test_files_that_are_no_metadata(tmp_path):
     with pytest.raises(BadOption, match="cannot be read"):
         read_rule(tmp_path / "none.json")
-    for content, message in (("[1]", "holds a list"), ("{", "cannot be read"), ("[" * 10**5, "cannot be read")):
+    for content, message in (
+        ("[1]", "holds a list"),
+        ("{", "cannot be read"),
+        ("[" * 10**5, "cannot be read"),
+    ):
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(BadOption, match=message):
             read_rule(tmp_path / "a.json")

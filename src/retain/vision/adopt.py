@@ -145,7 +145,7 @@ def adopt(
         chosen,
         worst,
         split,
-        tuple(notes),
+        tuple(dict.fromkeys(notes)),
     )
 
 
