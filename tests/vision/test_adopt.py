@@ -343,6 +343,21 @@ def test_scikit_learn_of_two_classes(tmp_path):
     assert other.rule.shape == (1, 2, 8, 3)
 
 
+def test_the_label_is_not_the_scores(tmp_path):
+    """skl2onnx names the label first; a RidgeClassifier gives its scores as they are."""
+    classifier = helper.make_node(
+        "LinearClassifier", ["flat"], ["label", "y"], domain="ai.onnx.ml", multi_class=1,
+        coefficients=W.ravel().tolist(), intercepts=B.tolist(), classlabels_ints=[0, 1, 2, 3],
+        post_transform="NONE")  # fmt: skip
+    model = build([*FLAT, classifier])
+    model.graph.output.insert(0, onnx.ValueInfoProto(name="label"))
+    path = saved(tmp_path, model)
+    adopted = adopt(path, labels=NAMES, rule="raw")
+    assert (adopted.split.output_name, adopted.activation) == ("y", "none")
+    with pytest.raises(CannotAdopt, match="not the scores of LinearClassifier"):
+        adopt(path, labels=NAMES, rule="raw", output="label")
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 REFUSED = {

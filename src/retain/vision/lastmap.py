@@ -153,6 +153,9 @@ def _walk(lookup: Lookup, output: str) -> LinearMap:
         if node is None:
             raise _NotLinearError("it leads back to the input without one")
         kind = node.op_type
+        # A LinearClassifier gives the label first; of all others the first is what matters.
+        if value != node.output[1 if kind == "LinearClassifier" and len(node.output) > 1 else 0]:
+            raise _NotLinearError(f"it is not the scores of {describe(node)}")
         if kind in _PASSED:
             _check_passed(lookup, node)
             half = after.half or (kind == "Cast" and attributes(node).get("to") in (10, 16))
