@@ -70,7 +70,7 @@ def test_tiny_and_thin_pictures(shape):
 def test_json_is_whole_and_exact():
     rule = Preprocess(8, 9, shorter=11, mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1), colour="BGR")
     assert Preprocess.from_json(rule.to_json()) == rule
-    assert set(rule.to_json()) == set(Preprocess.__dataclass_fields__)
+    assert set(rule.to_json()) == set(Preprocess.__dataclass_fields__) - {"dtype"}
 
 
 @pytest.mark.parametrize(

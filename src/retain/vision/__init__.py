@@ -1,10 +1,14 @@
 """The eyes: from what users hand over to feature vectors.
 
 `sources` finds the pictures, `images` decodes them, `preprocess` prepares them, `extractor` turns
-them into features, `stream` does so for many at once. `export` writes a feature graph and a head
-as one file; `evidence` shows where in a picture a score comes from. Nothing here knows the store.
+them into features, `stream` does so for many at once. `adopt` makes such an extractor, and the
+weights that go with it, of a classifier trained elsewhere; `export` writes a feature graph and a
+head as one file; `evidence` shows where in a picture a score comes from. Nothing here knows the
+store.
 """
 
+from retain.vision.adopt import Adopted, adopt
+from retain.vision.class_names import read_labels
 from retain.vision.evidence import (
     Evidence,
     evidence_map,
@@ -22,11 +26,17 @@ from retain.vision.extractor import (
 )
 from retain.vision.headgraph import ExportExceptions, ExportHead, ExportStart
 from retain.vision.images import decode, encode_array, encode_pillow, encode_vector
+from retain.vision.modelfile import read_model
 from retain.vision.preprocess import Preprocess, prepare
+from retain.vision.preset_trial import PresetTrial, check_presets
+from retain.vision.presets import PRESETS, preset, read_rule
 from retain.vision.sources import Collected, labelled, unlabelled
+from retain.vision.splitting import Split, split
 from retain.vision.stream import Extracted, extract_many, usable_cores
 
 __all__ = [
+    "PRESETS",
+    "Adopted",
     "Collected",
     "Evidence",
     "ExportExceptions",
@@ -38,7 +48,11 @@ __all__ = [
     "OnnxExtractor",
     "Parity",
     "Preprocess",
+    "PresetTrial",
+    "Split",
     "VectorExtractor",
+    "adopt",
+    "check_presets",
     "decode",
     "encode_array",
     "encode_pillow",
@@ -54,7 +68,12 @@ __all__ = [
     "overlay",
     "parity",
     "prepare",
+    "preset",
     "read_exported",
+    "read_labels",
+    "read_model",
+    "read_rule",
+    "split",
     "unlabelled",
     "usable_cores",
 ]

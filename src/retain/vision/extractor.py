@@ -178,7 +178,7 @@ class OnnxExtractor(Extractor):
         """
         return self._run(prepare(decode(data, shorter=self._rule.needs), self._rule))
 
-    def _run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         answer = np.asarray(self._session.run([self._output], {self._input: pixels})[0])
         if answer.shape != (1, self._dimension) or answer.dtype != np.float32:
             raise Damaged(

@@ -22,6 +22,7 @@ Resize = Literal["shorter", "squash"]
 Interpolation = Literal["bilinear", "bicubic", "lanczos", "box"]
 Colour = Literal["RGB", "BGR", "L"]
 Layout = Literal["NCHW", "NHWC"]
+InputType = Literal["float32", "float16", "uint8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Preprocess:
         mean: subtracted next, one for each channel.
         std: what is divided by last, one for each channel.
         layout: order of the axes: batch, channels, height, width, or channels last.
+        dtype: of the input; ``"uint8"`` takes pixel values as they are, so nothing may be scaled.
 
     Raises:
         BadOption: if these do not fit together.
@@ -58,6 +60,7 @@ class Preprocess:
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     layout: Layout = "NCHW"
+    dtype: InputType = "float32"
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -65,6 +68,7 @@ class Preprocess:
             ("interpolation", Interpolation),
             ("colour", Colour),
             ("layout", Layout),
+            ("dtype", InputType),
         ):
             if getattr(self, field) not in get_args(allowed):
                 raise BadOption(
@@ -89,6 +93,11 @@ class Preprocess:
             )
         if not np.isfinite([self.scale, *self.mean, *self.std]).all() or 0.0 in self.std:
             raise BadOption("preprocess scale, mean and std must be finite, and std not zero")
+        if self.dtype == "uint8" and (self.scale, {*self.mean}, {*self.std}) != (1, {0}, {1}):
+            raise BadOption(
+                f"preprocess scales pixels (scale {self.scale:g}, mean {list(self.mean)}, std "
+                f"{list(self.std)}) for a uint8 input; give scale 1, mean 0 and std 1"
+            )
 
     @property
     def channels(self) -> int:
@@ -110,6 +119,9 @@ class Preprocess:
     def to_json(self) -> dict[str, Any]:
         """The rule as JSON-ready values."""
         rule = dataclasses.asdict(self)
+        # Left out where it is what it always was: the rule is part of fingerprints already written.
+        if self.dtype == "float32":
+            del rule["dtype"]
         return {**rule, "mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
@@ -135,7 +147,7 @@ class Preprocess:
             raise BadOption(f"the preprocessing {rule!r} cannot be used: {error}") from error
 
 
-def prepare(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[np.float32]:
+def prepare(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[Any]:
     """The input of a network for one picture.
 
     Args:
@@ -143,7 +155,7 @@ def prepare(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[np.float32]:
         rule: what to do with them.
 
     Returns:
-        float32, of the shape `rule.shape`: x = (scale·p − mean) / std.
+        `rule.dtype`, of the shape `rule.shape`: x = (scale·p − mean) / std, computed in float32.
 
     >>> black = np.zeros((5, 9, 3), np.uint8)
     >>> float(prepare(black, Preprocess(2, 2, shorter=2, mean=(1, 1, 1))).max())
@@ -159,11 +171,13 @@ def prepare(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[np.float32]:
     axes = (-1, 1, 1) if rule.layout == "NCHW" else (1, 1, -1)
     if rule.layout == "NCHW":
         small = small.transpose(2, 0, 1)
+    if rule.dtype == "uint8":
+        return np.ascontiguousarray(small)[None]
     std = np.array(rule.std, np.float32).reshape(axes)
     result = np.empty(small.shape, np.float32)
     np.multiply(small, np.float32(rule.scale) / std, out=result)
     np.subtract(result, np.array(rule.mean, np.float32).reshape(axes) / std, out=result)
-    return result[None]
+    return result[None].astype(rule.dtype, copy=False)
 
 
 def _scale(pixels: NDArray[np.uint8], rule: Preprocess) -> NDArray[np.uint8]:
