@@ -22,7 +22,8 @@ is taken from pairs of reference pictures that the old classifier gives the same
 by the other with both left out (and its whole distribution is used, not only its mean).
 
 *Without typical pictures* the pictures of other new classes stand in, each with its own class
-away. They look less like old classes than old pictures do, so the budget is wider; it is weaker.
+away, and no more than seven in ten left-out pictures of new classes may win. It is much weaker: of
+few new classes nothing says where all other pictures lie.
 
 *Old classes.* t and u give left-out cosines the mean and spread of the old logits they are mixed
 with; n₀ is the one of the best left-out accuracy, and infinite unless that beats the old classifier
@@ -32,7 +33,7 @@ by more than a paired standard error.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,9 @@ PRIORS: tuple[float, ...] = tuple(float(5 * 2**k) for k in range(9))
 
 # The share of typical pictures that new classes may be expected to take; with stand-ins for them.
 BUDGET = 0.0075
-STAND_IN_BUDGET = 0.2
+STAND_IN_BUDGET = 0.005
+# Without typical pictures, the share of left-out pictures of new classes that may win.
+_WINS = 0.7
 # How far the old classifier flatters a typical picture, in units of τ.
 _FLATTERY = 0.5
 # Scales tried, in units of one over the spread of typical scores; draws for a class of one.
@@ -232,6 +235,9 @@ def _commensurate(
     best: ExtensionTuning | None = None
     for scale in (each / unit for each in _SCALES):
         offset = _offset(scale * typical - logits, spread, budget)
+        if not len(theirs):
+            needed = np.quantile(highest[mine][:, None] - scale * draws, _WINS)
+            offset = min(offset, float(needed))
         wins = (scale * draws + offset > highest[mine][:, None]) & (draws > others[:, None])
         share = float(balance @ wins.mean(axis=1) / balance.sum())
         if best is None or share > (best.accuracy or 0.0):
@@ -264,37 +270,35 @@ def _mixed(problem: _Problem, scores: _Scores, found: ExtensionTuning) -> Extens
     """With the numbers of old classes, where labelled pictures of them help."""
     counts, places = problem.frame.moments.counts, problem.places
     taught = np.flatnonzero(places >= 0)
-    rows = np.flatnonzero((places[problem.truth] >= 0) & (counts[problem.truth] > 1))
-    if len(taught) < 2 or len(rows) < 2:
+    answers = problem.old.argmax(axis=1)
+    # An unlabelled picture that the old classifier gives to a class nobody taught speaks for it:
+    # judged on taught classes alone, they would be helped at the cost of all others.
+    untaught = (problem.truth == problem.reference) & ~np.isin(answers, places[taught])
+    heard = np.isin(np.arange(problem.old.shape[1]), [*places[taught], *answers[untaught]])
+    labelled = (places[problem.truth] >= 0) & (counts[problem.truth] > 1)
+    rows = np.flatnonzero(labelled | untaught)
+    if len(taught) < 2 or not labelled.any() or not (untaught.any() or heard.all()):
         return found
-    truth, old = problem.truth[rows], problem.old[rows]
+    right = np.where(untaught, answers, places[problem.truth])[rows]
+    old = problem.old[rows]
     learnt = np.nan_to_num(scores.cosines[rows][:, taught])
     beside = old[:, places[taught]]
     scale = float(beside.std() / max(float(learnt.std()), 1e-12))
     offset = float(beside.mean() - scale * learnt.mean())
-    fewer = counts[taught] - (truth[:, None] == taught)
-    balance = 1.0 / np.bincount(truth, minlength=len(counts))[truth]
+    fewer = counts[taught] - (right[:, None] == places[taught])
+    balance = 1.0 / np.bincount(right, minlength=old.shape[1])[right]
     balance = balance / balance.sum()
 
     def hits(prior: float) -> Floats:
         share = trust(np.maximum(fewer, 0.0), prior)
         mixed = old.copy()
         mixed[:, places[taught]] += share * (scale * learnt + offset - beside)
-        return np.asarray(mixed.argmax(axis=1) == places[truth], dtype=np.float64)
+        return np.asarray(mixed.argmax(axis=1) == right, dtype=np.float64)
 
-    before = (old.argmax(axis=1) == places[truth]).astype(np.float64)
+    before = (answers[rows] == right).astype(np.float64)
     gained = [(float(balance @ (hits(prior) - before)), prior) for prior in PRIORS]
     gain, prior = max(gained)
     error = float(np.sqrt((balance**2) @ (hits(prior) - before - gain) ** 2))
     if gain <= error:
         return found
-    return ExtensionTuning(
-        found.shrinkage,
-        found.scale,
-        found.offset,
-        prior,
-        scale,
-        offset,
-        found.flips,
-        found.accuracy,
-    )
+    return replace(found, prior=prior, old_scale=scale, old_offset=offset)
