@@ -24,6 +24,7 @@ from retain.errors import (
     CannotUndo,
     Damaged,
     DiskFull,
+    GateRefused,
     InputError,
     Locked,
     MissingExtra,
@@ -41,7 +42,9 @@ from retain.errors import (
     UnknownImage,
 )
 from retain.values import (
+    Budgets,
     Change,
+    Check,
     ClassInfo,
     ClassReport,
     Correction,
@@ -56,13 +59,16 @@ from retain.values import (
     Score,
     Skipped,
     Status,
+    Suspect,
     Update,
+    Verdict,
     Verification,
     to_json,
 )
 
 if TYPE_CHECKING:
-    from retain.classifier import Classifier, create, open
+    from retain.classifier import Classifier
+    from retain.founding import adopt, create, open
 
 __version__ = "0.1.0"
 
@@ -72,9 +78,11 @@ __all__ = [
     "BadLabel",
     "BadManifest",
     "BadOption",
+    "Budgets",
     "CannotAdopt",
     "CannotUndo",
     "Change",
+    "Check",
     "ClassInfo",
     "ClassReport",
     "Classifier",
@@ -83,6 +91,7 @@ __all__ = [
     "DiskFull",
     "Event",
     "EventDetail",
+    "GateRefused",
     "ImageDetail",
     "InputError",
     "Locked",
@@ -104,11 +113,14 @@ __all__ = [
     "Skipped",
     "Status",
     "StoreError",
+    "Suspect",
     "UnknownClass",
     "UnknownEvent",
     "UnknownImage",
     "Update",
+    "Verdict",
     "Verification",
+    "adopt",
     "create",
     "open",
     "to_json",
@@ -118,6 +130,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # NumPy, SQLAlchemy and ONNX Runtime wait until a classifier is wanted, so that the command
     # line answers at once.
-    if name in {"Classifier", "create", "open"}:
-        return getattr(import_module("retain.classifier"), name)
+    if name == "Classifier":
+        return import_module("retain.classifier").Classifier
+    if name in {"adopt", "create", "open"}:
+        return getattr(import_module("retain.founding"), name)
     raise AttributeError(f"module 'retain' has no attribute {name!r}")

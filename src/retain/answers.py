@@ -13,7 +13,7 @@ from retain.algebra.calibrate import log_softmax
 from retain.algebra.novelty import UNKNOWN_BELOW, energy
 from retain.caches import Mind
 from retain.errors import NothingLearned
-from retain.projection import single_threaded
+from retain.solving import single_threaded
 from retain.values import ClassReport, Prediction, Report, Score, Skipped
 
 __all__ = ["BINS", "answer", "calibration_error", "report"]
@@ -26,20 +26,26 @@ def answer(
     path: str,
     image: str,
     feature: NDArray[np.int16],
+    norm: float,
     *,
     top: int = 5,
     remembered: bool = False,
 ) -> Prediction:
-    """What a mind says about one picture; `feature` is int16 [d].
+    """What a mind says about one picture; `feature` is int16 [d], `norm` its length.
 
     Raises:
         NothingLearned: if the mind knows no class.
     """
-    return _answer(mind, path, image, feature, top, remembered)[0]
+    return _answer(mind, path, image, (feature, norm), top, remembered)[0]
 
 
 def _answer(
-    mind: Mind, path: str, image: str, feature: NDArray[np.int16], top: int, remembered: bool
+    mind: Mind,
+    path: str,
+    image: str,
+    vector: tuple[NDArray[np.int16], float],
+    top: int,
+    remembered: bool,
 ) -> tuple[Prediction, NDArray[np.float64]]:
     if mind.head is None or mind.tuning is None:
         raise NothingLearned(
@@ -47,7 +53,7 @@ def _answer(
             "teach it first: retain learn NAME FOLDER"
         )
     with single_threaded():
-        logits = mind.logits(feature)
+        logits = mind.logits(*vector)
     logs = log_softmax(logits)
     # A stable sort, so that equal logits come in the order in which argmax sees them.
     order = np.argsort(-logits, kind="stable")
@@ -70,14 +76,14 @@ def _answer(
 
 def report(
     mind: Mind,
-    pictures: Sequence[tuple[str, str, str, NDArray[np.int16], bool]],
+    pictures: Sequence[tuple[str, str, str, tuple[NDArray[np.int16], float], bool]],
     skipped: Sequence[Skipped],
 ) -> Report:
     """Judge a mind on labelled pictures.
 
     Args:
         mind: what answers.
-        pictures: (path, image, true label, feature, remembered) of each.
+        pictures: (path, image, true label, (feature, length), remembered) of each.
         skipped: what could not be read.
 
     Raises:
@@ -88,8 +94,8 @@ def report(
     losses, confidences, hits = [], [], []
     mistakes: list[tuple[Prediction, str]] = []
     known = {label: i for i, label in enumerate(mind.head.classes)} if mind.head else {}
-    for path, image, truth, feature, remembered in pictures:
-        prediction, logs = _answer(mind, path, image, feature, 5, remembered)
+    for path, image, truth, vector, remembered in pictures:
+        prediction, logs = _answer(mind, path, image, vector, 5, remembered)
         confusion[truth][prediction.label] += 1
         answered[prediction.label] += 1
         # A class nobody taught has no probability; the loss of the smallest one stands for it.

@@ -28,6 +28,7 @@ from retain.values import Sample
 
 __all__ = [
     "Features",
+    "Lengths",
     "Mind",
     "State",
     "cached_mind",
@@ -39,6 +40,7 @@ __all__ = [
 
 Features = NDArray[np.int16]
 Floats = NDArray[np.float64]
+Lengths = NDArray[np.float32]
 
 # What heads depend on besides data.
 _ALGEBRA = "2"
@@ -64,23 +66,23 @@ class Mind:
     edited: frozenset[str]
     exceptions: Exceptions = field(default_factory=Exceptions)
 
-    def logits(self, feature: Features) -> Floats:
-        """Logits [C] of one picture, int16 [d], exceptions included."""
+    def logits(self, feature: Features, norm: float) -> Floats:
+        """Logits [C] of one picture, int16 [d] of original length `norm`, exceptions included."""
         if self.head is None or self.tuning is None:
             return np.zeros(0)
-        logits = self.head.logits(feature)
+        logits = self.head.logits(feature, norm)
         spoken = self.exceptions.speaking(feature)
         if spoken is None:
             return logits
         target = self.head.classes.index(self.exceptions.labels[spoken])
         return overridden(logits, target, self.tuning.margin)
 
-    def answers(self, features: Features) -> tuple[str, ...]:
+    def answers(self, features: Features, norms: Lengths) -> tuple[str, ...]:
         """The labels of pictures int16 [n, d], as `logits` gives them one by one."""
         if self.head is None:
             return ()
         classes = self.head.classes
-        found = [classes[i] for i in predict_indices(self.head, features)]
+        found = [classes[i] for i in predict_indices(self.head, features, norms)]
         for row, spoken in enumerate(self.exceptions.nearest(features)):
             if spoken >= 0:
                 found[row] = self.exceptions.labels[spoken]
@@ -92,7 +94,8 @@ class State:
     """What changing needs: every member, its feature, the sums, and the mind they make.
 
     `lesson` are the sums as they were right after the last lesson, whose scatter whitens.
-    `samples[i]` and `features[i]` belong together, in no particular order; `answers` are the
+    `samples[i]`, `features[i]` and its original length `norms[i]` belong together, in no particular
+    order; `answers` are the
     predicted labels of the members, none while no class is known. `solver` and `base` are what the
     head was made with and what it was before pins; None while no class is known.
     """
@@ -100,6 +103,7 @@ class State:
     mind: Mind
     samples: tuple[Sample, ...]
     features: Features
+    norms: Lengths
     statistics: Statistics
     lesson: Statistics
     answers: tuple[str, ...]
@@ -128,6 +132,8 @@ def save(store: Store, state: State, *, statistics: bool) -> None:
     arrays: dict[str, NDArray[Any]] = {"bias": np.zeros(0)}
     if head is not None:
         arrays = {"weights": head.weights, "bias": head.bias}
+        if head.raw is not None:
+            arrays["raw"] = head.raw
         arrays |= {"stored": exceptions.features, "thresholds": exceptions.thresholds}
     store.write_cache("head", arrays, {"mind": json.dumps(meta)})
     if statistics:
@@ -162,7 +168,7 @@ def cached_mind(store: Store) -> Mind | None:
             return None
         if meta["classes"] is None:
             return empty_mind(meta["event"])
-        head = Head(tuple(meta["classes"]), arrays["weights"], arrays["bias"])
+        head = Head(tuple(meta["classes"]), arrays["weights"], arrays["bias"], arrays.get("raw"))
         return Mind(
             meta["event"],
             head,

@@ -8,27 +8,23 @@ take the old one's place. Nothing is written before the new state is known to be
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace as replaced
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from retain import audit, rules, teaching, unlearning
-from retain.algebra import HeadOptions
+from retain import audit, rules, teaching, unlearning, views
 from retain.answers import answer, report
-from retain.errors import Damaged, NothingLearned
+from retain.errors import NothingLearned
 from retain.intake import checked_label, named, take
 from retain.session import Session
-from retain.store import Manifest, Store
 from retain.values import (
     Budgets,
     ClassInfo,
     Event,
     EventDetail,
     ImageDetail,
-    Prediction,
     Predictions,
     Progress,
     Receipt,
@@ -39,62 +35,9 @@ from retain.values import (
     Update,
     Verification,
 )
-from retain.vision import labelled, load_builtin, unlabelled
+from retain.vision import labelled, unlabelled
 
-__all__ = ["Classifier", "create", "open"]
-
-
-def create(
-    path: str | Path,
-    *,
-    extractor: str | Path = "efficientnet_lite0",
-    memory: str = "images",
-    head: str = "cosine",
-    priors: str = "balanced",
-    favour: float = 0.0,
-) -> Classifier:
-    """Make a new classifier, which knows nothing yet, as a directory.
-
-    Args:
-        path: a directory that does not exist or is empty.
-        extractor: ``"efficientnet_lite0"`` (shipped), ``"vectors:<d>"`` for people who bring
-            feature vectors of d numbers, or a directory with features.onnx and preprocess.json.
-        memory: ``"images"`` keeps the pictures' bytes, ``"features"`` only their features.
-        head: ``"cosine"``, ``"discriminant"``, ``"ridge"`` or ``"nearest-mean"``.
-        priors: ``"balanced"`` or ``"empirical"``.
-        favour: from −1 (old classes) to 1 (new classes).
-
-    Raises:
-        AlreadyExists: if something is there.
-        BadOption: if an option has an impossible value.
-
-    >>> import tempfile, retain
-    >>> with retain.create(tempfile.mkdtemp() + "/shop", extractor="vectors:2") as shop:
-    ...     _ = shop.learn([[1.0, 0.1], [0.1, 1.0]], ["mug", "cup"])
-    ...     shop.predict([[0.9, 0.2]])[0].label
-    'mug'
-    """
-    options = HeadOptions(head, priors, favour)  # type: ignore[arg-type]
-    eyes = load_builtin(str(extractor))
-    manifest = Manifest.new(
-        name=Path(path).name,
-        extractor=eyes.fingerprint,
-        dimension=eyes.dimension,
-        memory=memory,
-        options=options.to_dict(),
-    )
-    return Classifier(Session(Store.create(Path(path), manifest, eyes.files())))
-
-
-def open(path: str | Path) -> Classifier:
-    """Open a classifier on disk.
-
-    Raises:
-        NotAClassifier: if the path holds none.
-        NewerFormat: if a newer retain wrote it.
-        Damaged: if it cannot be read.
-    """
-    return Classifier(Session(Store.open(Path(path))))
+__all__ = ["Classifier"]
 
 
 class Classifier:
@@ -179,6 +122,22 @@ class Classifier:
             dry_run=dry_run,
             progress=progress,
         )
+
+    def reference(self, source: Any, *, progress: Progress | None = None) -> Update:
+        """Take in typical pictures without labels; for a classifier that was adopted.
+
+        They stand for everything its makers taught it: new classes are told apart from them, and
+        the gate watches that they go on being answered as they were.
+
+        Args:
+            source: pictures, as for `predict`; a few hundred are enough.
+            progress: called as ``progress(done, total)``.
+
+        Raises:
+            BadOption: if the classifier was not adopted.
+            InputError: if nothing can be used.
+        """
+        return teaching.reference(self._session, source, progress=progress)
 
     def correct(
         self,
@@ -370,7 +329,13 @@ class Classifier:
                 remembered = each.data is None and self._remembers(each.image)
                 answers.append(
                     answer(
-                        mind, each.name, each.image, each.feature, top=top, remembered=remembered
+                        mind,
+                        each.name,
+                        each.image,
+                        each.feature,
+                        each.norm,
+                        top=top,
+                        remembered=remembered,
                     )
                 )
         return Predictions(tuple(answers), tuple(skipped))
@@ -393,7 +358,8 @@ class Classifier:
             else:
                 remembered = each.data is None and self._remembers(each.image)
                 truth = checked_label(each.label)
-                pictures.append((each.name, each.image, truth, each.feature, remembered))
+                vector = each.feature, each.norm
+                pictures.append((each.name, each.image, truth, vector, remembered))
         judged = report(mind, pictures, skipped)
         return replaced(judged, seconds=time.perf_counter() - started)
 
@@ -407,21 +373,11 @@ class Classifier:
         Raises:
             UnknownEvent, UnknownImage: if there is no such thing.
         """
-        store = self._session.store
-        if isinstance(what, int) or (what.isdecimal() and len(what) < 6):
-            return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
-        sample = named(store, what)
-        prediction = self._answer_of(sample)
-        numbers = {event for event, _ in store.history(sample.image)}
-        history = tuple(event for event in store.events() if event.event in numbers)
-        return ImageDetail(sample, prediction, history)
+        return views.show(self._session, what)
 
     def classes(self) -> list[ClassInfo]:
         """The classes, sorted by name."""
-        samples = self._session.store.members()
-        images = Counter(sample.label for sample in samples)
-        pinned = Counter(sample.label for sample in samples if sample.pinned)
-        return [ClassInfo(label, images[label], pinned[label]) for label in sorted(images)]
+        return views.classes(self._session)
 
     def samples(self) -> list[Sample]:
         """Every remembered picture, sorted by hash."""
@@ -438,25 +394,7 @@ class Classifier:
 
     def status(self) -> Status:
         """The classifier in a few numbers."""
-        session = self._session
-        samples, mind, manifest = session.store.members(), session.mind, session.store.manifest
-        tuned = mind.tuning
-        return Status(
-            path=str(self.path),
-            extractor=session.extractor.name,
-            dimension=manifest.dimension,
-            memory=manifest.memory,
-            options=dict(manifest.options),
-            images=len(samples),
-            classes=len({sample.label for sample in samples}),
-            pinned=sum(sample.pinned for sample in samples),
-            edited=len(mind.edited),
-            events=len(session.store.events()),
-            digest=self.digest,
-            shrinkage=tuned.shrinkage if tuned else None,
-            temperature=tuned.temperature if tuned else None,
-            leave_one_out_accuracy=tuned.accuracy if tuned else None,
-        )
+        return views.status(self._session)
 
     def verify(self, *, deep: bool = False, progress: Progress | None = None) -> Verification:
         """Re-derive everything from the journal, and say what is broken.
@@ -466,13 +404,6 @@ class Classifier:
             progress: called as ``progress(done, total)``.
         """
         return audit.verify(self._session, deep=deep, progress=progress)
-
-    def _answer_of(self, sample: Sample) -> Prediction:
-        found = self._session.store.feature(sample.image)
-        if found is None:
-            raise Damaged(f"the feature of {sample.image} is missing; run `retain verify`")
-        mind = self._session.mind
-        return answer(mind, sample.source, sample.image, found[0], remembered=True)
 
     def _remembers(self, image: str) -> bool:
         return self._session.store.member(image) is not None

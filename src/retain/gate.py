@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import bounds, net_bounds, surprise
+from retain.algebra import REFERENCE, bounds, net_bounds, surprise
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
 from retain.errors import GateRefused
@@ -34,10 +34,17 @@ _NAMED = 5
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Lesson:
-    """Labelled pictures that a change brings in: what they are, and their features int16 [n, d]."""
+    """Labelled pictures that a change brings in.
+
+    Attributes:
+        samples: what they are.
+        features: int16 [n, d].
+        norms: the features' original lengths [n].
+    """
 
     samples: Sequence[Sample]
     features: NDArray[np.int16]
+    norms: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,8 @@ def judge(
     judges = [
         sample
         for sample in after.samples
-        if sample.image in old.answers
+        if sample.label != REFERENCE
+        and sample.image in old.answers
         and sample.image in new.answers
         and sample.image not in changed
         and names.get(labels[sample.image], labels[sample.image]) == sample.label
@@ -101,6 +109,7 @@ def judge(
     ]
     checks += _new_classes(before, after, new, budgets)
     checks += _calibration(judges, old, new, budgets)
+    checks += _agreement(after, old, new, names, budgets)
     suspects: tuple[Suspect, ...] = ()
     if lesson is not None and before.mind.head is not None:
         found, suspects = _labels(before, old, lesson, budgets)
@@ -254,6 +263,28 @@ def _calibration(
     ]
 
 
+def _agreement(
+    after: State, old: Judged, new: Judged, names: Mapping[str, str], budgets: Budgets
+) -> list[Check]:
+    """The reference has no labels: what it was answered is what it should go on being answered."""
+    asked = [
+        sample.image
+        for sample in after.samples
+        if sample.label == REFERENCE and sample.image in old.answers
+    ]
+    if not asked:
+        return []
+    moved = sum(names.get(old.answers[i], old.answers[i]) != new.answers[i] for i in asked)
+    low, high = bounds(moved, len(asked), _CONFIDENCE)
+    sentence = (
+        f"{moved:,} of {len(asked):,} reference pictures would be answered otherwise "
+        f"({_share(moved, len(asked), low, high)}; the budget is {budgets.agreement:.1%})"
+    )
+    share = moved / len(asked)
+    passed = low <= budgets.agreement
+    return [Check("agreement", passed, sentence, share, low, high, budgets.agreement)]
+
+
 def _labels(
     before: State, old: Judged, lesson: Lesson, budgets: Budgets
 ) -> tuple[list[Check], tuple[Suspect, ...]]:
@@ -269,16 +300,24 @@ def _labels(
         return [], ()
     position = {label: i for i, label in enumerate(head.classes)}
     known = [
-        (s, x) for s, x in zip(lesson.samples, lesson.features, strict=True) if s.label in position
+        (s, x, rho)
+        for s, x, rho in zip(lesson.samples, lesson.features, lesson.norms, strict=True)
+        if s.label in position
     ]
     if not known:
         return [], ()
-    logs = log_softmax(head.logits(np.stack([x for _, x in known])))
+    logs = log_softmax(
+        head.logits(np.stack([x for _, x, _ in known]), np.array([n for *_, n in known]))
+    )
     looks = [head.classes[i] for i in logs.argmax(axis=1)]
     chances = np.exp(logs.max(axis=1))
-    tested = 2 * len({s.label for s, _ in known} | set(looks))
-    members = [(s.label, old.answers[s.image]) for s in before.samples if s.image in old.answers]
-    given = [(s.label, look) for (s, _), look in zip(known, looks, strict=True)]
+    tested = 2 * len({s.label for s, *_ in known} | set(looks))
+    members = [
+        (s.label, old.answers[s.image])
+        for s in before.samples
+        if s.image in old.answers and s.label != REFERENCE
+    ]
+    given = [(s.label, look) for (s, *_), look in zip(known, looks, strict=True)]
     found: list[tuple[float, Check, str, int]] = []
     for side, how in ((0, "given as"), (1, "that look like")):
         then, now = _disagreements(members, side), _disagreements(given, side)
@@ -297,7 +336,7 @@ def _labels(
     doubted = {(label, side) for _, _, label, side in found}
     suspects = [
         Suspect(s.image, s.label, look, float(chance), s.source)
-        for (s, _), look, chance in zip(known, looks, chances, strict=True)
+        for (s, *_), look, chance in zip(known, looks, chances, strict=True)
         if look != s.label and {(s.label, 0), (look, 1)} & doubted
     ]
     suspects.sort(key=lambda each: -each.probability)

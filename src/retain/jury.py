@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from retain.algebra import HeadOptions, left_out_logits, squares, to_float, tuning_sample
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
-from retain.projection import single_threaded
+from retain.solving import single_threaded
 
 __all__ = ["Judged", "Jury", "judged"]
 

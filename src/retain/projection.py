@@ -7,38 +7,15 @@ truth that `verify` compares with; both give the same bits.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
-from retain.algebra import (
-    UNTUNED,
-    Exceptions,
-    Factor,
-    HeadOptions,
-    Pin,
-    Statistics,
-    Tuning,
-    base_head,
-    pin_head,
-    tune,
-    tuning_sample,
-)
-from retain.caches import (
-    Features,
-    Mind,
-    State,
-    cached_mind,
-    cached_statistics,
-    empty_mind,
-    options_key,
-)
+from retain.algebra import Statistics
+from retain.caches import Features, Lengths, Mind, State, cached_mind, cached_statistics
 from retain.errors import Damaged
+from retain.solving import Ground, Vectors, think, tuned
 from retain.store import Store
 from retain.values import Sample
 
@@ -50,7 +27,6 @@ __all__ = [
     "load_mind",
     "load_state",
     "restated",
-    "single_threaded",
 ]
 
 LESSON_GROWTH = 1.25
@@ -58,22 +34,11 @@ LESSON_GROWTH = 1.25
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Item:
-    """One member as the state holds it: a sample and its feature, int16 [d]."""
+    """One member as the state holds it: a sample, its feature int16 [d], its original length."""
 
     sample: Sample
     feature: Features
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def single_threaded() -> Iterator[None]:
-    """Linear algebra on one thread, so that the same state gives the same bits."""
-    with _controller().limit(limits=1, user_api="blas"):
-        yield
+    norm: float
 
 
 def load_mind(store: Store) -> Mind:
@@ -83,15 +48,16 @@ def load_mind(store: Store) -> Mind:
 
 def load_state(store: Store) -> State:
     """The whole state of a store, from its caches where they are current."""
-    samples, features = _members(store)
+    samples, features, norms = _members(store)
     statistics = _load_statistics(store, samples, features)
-    return _state(store, samples, features, statistics, cached_mind(store))
+    return _state(store, samples, (features, norms), statistics, cached_mind(store))
 
 
 def derived_state(store: Store) -> State:
     """The whole state of a store from its journal and features alone, without any cache."""
-    samples, features = _members(store)
-    return _state(store, samples, features, _summed(store, samples, features), None, fresh=True)
+    samples, features, norms = _members(store)
+    statistics = _summed(store, samples, features)
+    return _state(store, samples, (features, norms), statistics, None, fresh=True)
 
 
 def after(
@@ -123,13 +89,14 @@ def after(
         )
     for item in moved:
         samples[rows[item.sample.image]] = item.sample
-    features = state.features
+    features, norms = state.features, state.norms
     if fresh:
         block = np.stack([item.feature for item in fresh])
+        norms = np.concatenate([norms, np.array([item.norm for item in fresh], np.float32)])
         statistics = statistics + Statistics.of(block, [item.sample.label for item in fresh])
         features = np.concatenate([features, block])
         samples += [item.sample for item in fresh]
-    return _settled(store, event, tuple(samples), features, statistics, state, lesson)
+    return _settled(store, event, tuple(samples), (features, norms), statistics, state, lesson)
 
 
 def restated(
@@ -138,6 +105,7 @@ def restated(
     event: int,
     samples: Iterable[Sample],
     lesson: Mapping[str, str],
+    renames: Sequence[tuple[str, str]] | None = None,
 ) -> State:
     """The state with another membership, given whole: after undo, rename, merge or forget.
 
@@ -147,6 +115,7 @@ def restated(
         event: the number the change will have in the journal.
         samples: all members.
         lesson: image → label as they were right after the last surviving lesson.
+        renames: (old, new) labels of classes, where the journal does not say them yet.
     """
     target = {sample.image: sample for sample in samples}
     gone = [i for i, sample in enumerate(state.samples) if sample.image not in target]
@@ -154,7 +123,7 @@ def restated(
     moved = [i for i in kept if target[state.samples[i].image].label != state.samples[i].label]
     present = {state.samples[i].image for i in kept}
     fresh = sorted(image for image in target if image not in present)
-    features, statistics = state.features, state.statistics
+    features, norms, statistics = state.features, state.norms, state.statistics
     if gone:
         statistics = statistics - Statistics.of(
             features[gone], [state.samples[i].label for i in gone]
@@ -166,78 +135,41 @@ def restated(
             [target[state.samples[i].image].label for i in moved],
         )
     if gone:
-        features = features[kept]
+        features, norms = features[kept], norms[kept]
     order = [state.samples[i].image for i in kept] + fresh
     if fresh:
-        images, block, _ = store.features(fresh)
+        images, block, lengths = store.features(fresh)
         row = {image: i for i, image in enumerate(images)}
         if len(row) < len(fresh):
             raise Damaged(f"features are missing in {store.path}; run `retain verify`")
-        block = block[[row[image] for image in fresh]]
+        chosen = [row[image] for image in fresh]
+        block, norms = block[chosen], np.concatenate([norms, lengths[chosen]])
         statistics = statistics + Statistics.of(block, [target[image].label for image in fresh])
         features = np.concatenate([features, block])
     ordered = tuple(target[image] for image in order)
     taught = _at_lesson(ordered, features, statistics, lesson)
-    tuning = _tuning(store, ordered, features, taught, lesson)
-    return _think(event, store, ordered, features, statistics, taught, tuning, len(lesson))
+    ground, vectors = Ground.of(store, renames), (features, norms)
+    tuning = tuned(ground, ordered, vectors, taught, lesson)
+    return think(ground, event, ordered, vectors, statistics, taught, tuning, len(lesson))
 
 
 def _settled(
     store: Store,
     event: int,
     samples: tuple[Sample, ...],
-    features: Features,
+    vectors: Vectors,
     statistics: Statistics,
     before: State,
     lesson: bool,
 ) -> State:
     size, tuning, taught = before.mind.lesson_size, before.mind.tuning, before.lesson
     factor = before.solver.factor if before.solver else None
+    ground = Ground.of(store)
     if lesson or tuning is None or len(samples) >= LESSON_GROWTH * size:
         members = {sample.image: sample.label for sample in samples}
         size, taught, factor = len(samples), statistics, None
-        tuning = _tuning(store, samples, features, statistics, members)
-    return _think(event, store, samples, features, statistics, taught, tuning, size, factor)
-
-
-def _think(
-    event: int,
-    store: Store,
-    samples: tuple[Sample, ...],
-    features: Features,
-    statistics: Statistics,
-    taught: Statistics,
-    tuning: Tuning,
-    lesson_size: int,
-    factor: Factor | None = None,
-) -> State:
-    if not samples:
-        return State(empty_mind(event), samples, features, statistics, taught, ())
-    options = HeadOptions.from_dict(store.manifest.options)
-    pins = sorted(
-        (sample.image, i, sample.label)
-        for i, sample in enumerate(samples)
-        if sample.pinned and not sample.exception
-    )
-    apart = [i for i, sample in enumerate(samples) if sample.exception]
-    with single_threaded():
-        base, solver = base_head(statistics, tuning, options, taught, factor)
-        head, edited = pin_head(
-            base,
-            solver,
-            statistics,
-            [Pin(image, features[i], label) for image, i, label in pins],
-            tuning.margin,
-        )
-        exceptions = Exceptions.of(
-            [sample.image for sample in samples],
-            [sample.label for sample in samples],
-            features,
-            apart,
-        )
-        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions)
-        answers = mind.answers(features)
-    return State(mind, samples, features, statistics, taught, answers, solver, base)
+        tuning = tuned(ground, samples, vectors, statistics, members)
+    return think(ground, event, samples, vectors, statistics, taught, tuning, size, factor)
 
 
 def _at_lesson(
@@ -258,44 +190,6 @@ def _at_lesson(
             [lesson[samples[i].image] for i in moved],
         )
     return statistics
-
-
-def _tuning(
-    store: Store,
-    samples: Sequence[Sample],
-    features: Features,
-    taught: Statistics,
-    lesson: Mapping[str, str],
-    *,
-    fresh: bool = False,
-) -> Tuning:
-    """The tuning for the membership at a lesson, from the cache when it was tuned before."""
-    if not lesson:
-        return UNTUNED
-    key = _lesson_key(store, lesson)
-    cached = None if fresh else store.get_tuning(key)
-    if cached is not None:
-        return Tuning.from_dict(cached)
-    rows = {sample.image: i for i, sample in enumerate(samples)}
-    chosen = tuning_sample(lesson)
-    with single_threaded():
-        tuning = tune(
-            taught,
-            features[[rows[image] for image in chosen]],
-            [lesson[image] for image in chosen],
-            HeadOptions.from_dict(store.manifest.options),
-        )
-    if not fresh and store.writing_now:
-        store.put_tuning(key, tuning.to_dict())
-    return tuning
-
-
-def _lesson_key(store: Store, lesson: Mapping[str, str]) -> str:
-    sha = hashlib.sha256(options_key(store).encode())
-    for image in sorted(lesson):
-        label = lesson[image].encode("utf-8", "surrogatepass")
-        sha.update(image.encode() + len(label).to_bytes(8, "little") + label)
-    return "sha256:" + sha.hexdigest()
 
 
 def _load_statistics(store: Store, samples: Sequence[Sample], features: Features) -> Statistics:
@@ -328,27 +222,27 @@ def _summed(store: Store, samples: Sequence[Sample], features: Features) -> Stat
     return Statistics.of(features, [sample.label for sample in samples])
 
 
-def _members(store: Store) -> tuple[tuple[Sample, ...], Features]:
+def _members(store: Store) -> tuple[tuple[Sample, ...], Features, Lengths]:
     samples = tuple(store.members())
-    images, features, _ = store.features(None)
+    images, features, norms = store.features(None)
     if list(images) != [sample.image for sample in samples]:
         raise Damaged(f"members and features of {store.path} disagree; run `retain verify`")
-    return samples, features
+    return samples, features, norms
 
 
 def _state(
     store: Store,
     samples: tuple[Sample, ...],
-    features: Features,
+    vectors: Vectors,
     statistics: Statistics,
     mind: Mind | None,
     *,
     fresh: bool = False,
 ) -> State:
-    lesson = store.lesson()
-    taught = _at_lesson(samples, features, statistics, lesson)
+    lesson, ground = store.lesson(), Ground.of(store)
+    taught = _at_lesson(samples, vectors[0], statistics, lesson)
     event = store.head_event() if mind is None else mind.event
     tuning = mind.tuning if mind is not None else None
     if tuning is None:
-        tuning = _tuning(store, samples, features, taught, lesson, fresh=fresh)
-    return _think(event, store, samples, features, statistics, taught, tuning, len(lesson))
+        tuning = tuned(ground, samples, vectors, taught, lesson, fresh=fresh)
+    return think(ground, event, samples, vectors, statistics, taught, tuning, len(lesson))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from retain.algebra import Factor, HeadOptions, compare
+from retain.algebra import REFERENCE, Factor, HeadOptions, compare
 from retain.caches import Mind, State, save
 from retain.gate import Lesson, judge
 from retain.intake import Taken
@@ -118,7 +118,7 @@ class Session:
         return found
 
     def _jury(self, state: State, lesson: Mapping[str, str] | None, options: HeadOptions) -> Jury:
-        if state.solver is None:
+        if state.solver is None or self.store.manifest.start is not None:
             return Jury({}, {})
         for factor, jury in self._juries:
             if factor is state.solver.factor:
@@ -207,7 +207,7 @@ def differences(before: State, now: State, exclude: frozenset[str] = frozenset()
     shared = [
         (sample, said[sample.image], answer)
         for sample, answer in zip(now.samples, now.answers, strict=False)
-        if sample.image in said and sample.image not in exclude
+        if sample.image in said and sample.image not in exclude and sample.label != REFERENCE
     ]
     found = compare(
         [old for _, old, _ in shared],
@@ -222,7 +222,7 @@ def differences(before: State, now: State, exclude: frozenset[str] = frozenset()
             for s, old, new in sorted(changes, key=lambda change: change[0].image)
         )
 
-    had, has = set(before.statistics.classes), set(now.statistics.classes)
+    had, has = (set(s.mind.head.classes) if s.mind.head else set() for s in (before, now))
     return {
         "worse": listed(found.worse),
         "better": listed(found.better),

@@ -1,4 +1,4 @@
-"""`learn` and `correct`: how pictures come in."""
+"""`learn`, `correct` and `reference`: how pictures come in."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from retain.algebra import REFERENCE
 from retain.answers import answer
 from retain.caches import State
-from retain.errors import InputError, NotCorrected, PinConflict
+from retain.errors import BadOption, InputError, NotCorrected, PinConflict
 from retain.gate import Lesson, concluded, refuse
 from retain.intake import Taken, checked_label, chunks, resolve, take
 from retain.ladder import Climbed, climb
 from retain.projection import Item
 from retain.session import Session, differences
 from retain.values import Correction, Progress, Sample, Skipped, Source, Update
-from retain.vision import labelled
+from retain.vision import labelled, unlabelled
 
-__all__ = ["correct", "learn"]
+__all__ = ["correct", "learn", "reference"]
 
 # Pictures staged in one transaction while a long lesson is read.
 _CHUNK = 128
@@ -85,7 +86,9 @@ def learn(
                 known += 1
             else:
                 name = sample.source if sample else taken.name
-                items[taken.image] = Item(Sample(taken.image, label, False, 0, name), taken.feature)
+                items[taken.image] = Item(
+                    Sample(taken.image, label, False, 0, name), taken.feature, taken.norm
+                )
         if strict and skipped:
             raise InputError(
                 f"{len(skipped)} of the files cannot be used, and nothing was learned, since "
@@ -106,6 +109,7 @@ def learn(
         lesson = Lesson(
             [item.sample for item in items.values()],
             np.stack([item.feature for item in items.values()]),
+            np.array([item.norm for item in items.values()], np.float32),
         )
         taught = {sample.image: sample.label for sample in candidate.samples}
         verdict = session.verdict(candidate, changed=items, lesson=lesson, taught=taught)
@@ -129,6 +133,45 @@ def learn(
                 refuse(update, _LEARN_CHOICES)
             event = session.commit("learn", candidate, items.values())
     return concluded(update, event, started)
+
+
+def reference(session: Session, source: Any, *, progress: Progress | None) -> Update:
+    """See `Classifier.reference`."""
+    started = time.perf_counter()
+    with session.writing("reference"):
+        if session.store.manifest.start is None:
+            raise BadOption(
+                "this classifier was made here and knows its classes by their own pictures; only "
+                "one that was adopted needs a reference: see retain adopt"
+            )
+        collected = unlabelled(source, session.extractor)
+        skipped = list(collected.skipped)
+        present = {sample.image for sample in session.state.samples}
+        items: dict[str, Item] = {}
+        known = 0
+        for one in _staged(session, collected.sources, skipped, progress):
+            if one.image in present or one.image in items:
+                known += 1
+            else:
+                sample = Sample(one.image, REFERENCE, False, 0, one.name)
+                items[one.image] = Item(sample, one.feature, one.norm)
+        if not items and not known:
+            raise InputError(_nothing_usable(source, skipped))
+        event = None
+        if items:
+            candidate = session.candidate(list(items.values()), lesson=True)
+            event = session.commit("reference", candidate, items.values())
+    return Update(
+        event=event,
+        kind="reference",
+        summary=f"took {_pictures(len(items))} as reference"
+        + (f", {known} known already" if known else "")
+        + (f", {len(skipped)} skipped" if skipped else ""),
+        learned=len(items),
+        known=known,
+        skipped=tuple(skipped),
+        seconds=time.perf_counter() - started,
+    )
 
 
 def correct(
@@ -158,12 +201,12 @@ def correct(
             taken[one.image] = one
             kept = one.image in present and present[one.image].protected
             items[one.image] = Item(
-                Sample(one.image, label, True, 0, name, exception, kept), one.feature
+                Sample(one.image, label, True, 0, name, exception, kept), one.feature, one.norm
             )
             if progress is not None:
                 progress(done, len(pairs))
         before = {
-            image: answer(state.mind, one.name, image, one.feature, top=1).label
+            image: answer(state.mind, one.name, image, one.feature, one.norm, top=1).label
             if state.mind.head
             else None
             for image, one in taken.items()
@@ -301,7 +344,7 @@ def _settled(item: Item, present: Mapping[str, Sample], before: Mapping[str, str
 def _checked(candidate: State, item: Item, before: Mapping[str, str | None]) -> Correction:
     """The promise of `correct`, checked through the path that `predict` takes."""
     sample = item.sample
-    now = answer(candidate.mind, sample.source, sample.image, item.feature, top=1).label
+    now = answer(candidate.mind, sample.source, sample.image, item.feature, item.norm, top=1).label
     if now != sample.label:
         raise NotCorrected(
             f"{sample.source} would still be answered {now!r} instead of {sample.label!r}, so "

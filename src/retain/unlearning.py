@@ -10,6 +10,7 @@ from retain.gate import refuse
 from retain.intake import checked_label, named
 from retain.projection import restated
 from retain.session import Session, differences
+from retain.solving import Ground
 from retain.values import Receipt, Sample, Update
 
 _FORGET_CHOICES = (
@@ -43,7 +44,7 @@ def selected(
         wanted = checked_label(label)
         found = [sample for sample in samples.values() if sample.label == wanted]
         if not found:
-            raise UnknownClass(_unknown(wanted, samples))
+            raise UnknownClass(_unknown(wanted, _classes(session)))
         chosen.update((sample.image, sample) for sample in found)
     for event in events:
         session.store.event(event)
@@ -72,7 +73,9 @@ def forget(
         state = session.state
         plan = session.store.preview(without=gone)
         number = session.store.head_event() + 1
-        candidate = restated(session.store, state, number, plan.members, plan.lesson)
+        candidate = restated(
+            session.store, state, number, plan.members, plan.lesson, plan.rules.renames
+        )
         verdict = session.verdict(candidate, taught=plan.lesson)
         event, erased = None, 0
         if not dry_run:
@@ -83,7 +86,7 @@ def forget(
             session.store.clear_caches()
             event, erased = session.store.forget(gone)
             session.adopt(candidate, statistics=True)
-    before, now = set(state.statistics.classes), set(candidate.statistics.classes)
+    before, now = (set(s.mind.head.classes) if s.mind.head else set() for s in (state, candidate))
     said = "would forget" if event is None else "forgot"
     return Receipt(
         event=event,
@@ -115,7 +118,7 @@ def rename(session: Session, old: str, new: str) -> Update:
     started = time.perf_counter()
     with session.writing("rename"):
         old, new = _names(session, old, new)
-        if any(sample.label == new for sample in session.state.samples):
+        if new in _classes(session):
             raise BadLabel(f"there is a class {new!r} already; use merge to join the two")
         detail = {"old": old, "new": new}
         return _rewritten(session, "rename", f"renamed {old!r} to {new!r}", started, detail=detail)
@@ -126,9 +129,16 @@ def merge(session: Session, old: str, into: str) -> Update:
     started = time.perf_counter()
     with session.writing("merge"):
         old, into = _names(session, old, into)
-        if not any(sample.label == into for sample in session.state.samples):
+        known = _classes(session)
+        if into not in known:
             raise UnknownClass(
                 f"there is no class {into!r} to merge into; use rename to give a new name"
+            )
+        adopted = Ground.of(session.store).start
+        if adopted is not None and {old, into} <= set(adopted.classes):
+            raise BadLabel(
+                f"{old!r} and {into!r} were adopted with a row of weights each, which cannot be "
+                f"made one; rename them alike in whatever reads the answers"
             )
         detail = {"old": old, "new": into}
         return _rewritten(session, "merge", f"merged {old!r} into {into!r}", started, detail=detail)
@@ -146,7 +156,9 @@ def _rewritten(
     state = session.state
     plan = session.store.preview(kind, target=target, detail=detail)
     number = session.store.head_event() + 1
-    candidate = restated(session.store, state, number, plan.members, plan.lesson)
+    candidate = restated(
+        session.store, state, number, plan.members, plan.lesson, plan.rules.renames
+    )
     event = session.store.append(kind, (), target=target, detail=detail)
     session.adopt(candidate, statistics=True)
     labels = {sample.image: sample.label for sample in state.samples}
@@ -169,15 +181,20 @@ def _rewritten(
 
 def _names(session: Session, old: str, new: str) -> tuple[str, str]:
     old, new = checked_label(old), checked_label(new)
-    samples = {sample.image: sample for sample in session.state.samples}
-    if not any(sample.label == old for sample in samples.values()):
-        raise UnknownClass(_unknown(old, samples))
+    known = _classes(session)
+    if old not in known:
+        raise UnknownClass(_unknown(old, known))
     if old == new:
         raise BadLabel(f"the class is called {old!r} already")
     return old, new
 
 
-def _unknown(label: str, samples: dict[str, Sample]) -> str:
-    classes = sorted({sample.label for sample in samples.values()})
+def _classes(session: Session) -> set[str]:
+    head = session.state.mind.head
+    return set(head.classes) if head else set()
+
+
+def _unknown(label: str, known: set[str]) -> str:
+    classes = sorted(known)
     listed = ", ".join(repr(each) for each in classes[:8]) or "none yet"
     return f"there is no class {label!r}; the classes are: {listed}"

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+from retain.verdicts import Budgets, Check, Suspect, Verdict
+
 __all__ = [
     "Budgets",
     "Change",
@@ -171,87 +173,6 @@ class Correction:
     pinned: bool
     source: str = ""
     exception: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Budgets:
-    """What a change may cost before the gate refuses it; every number is the owner's to set.
-
-    Attributes:
-        regressions: share of the remembered pictures that are answered right and would be
-            answered wrong, in all, 0 to 1.
-        class_regressions: the same within one class.
-        new_class_accuracy: what a new class with five pictures or more must reach, by
-            leave-one-out.
-        calibration: how much the negative log-likelihood of the remembered pictures may grow, in
-            nats.
-        wrong_labels: how improbable the disagreement of a lesson's labels with what was known must
-            be for them to be called wrong.
-
-    >>> Budgets(regressions=0.01).class_regressions
-    0.1
-    """
-
-    regressions: float = 0.02
-    class_regressions: float = 0.1
-    new_class_accuracy: float = 0.3
-    calibration: float = 0.25
-    wrong_labels: float = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing the gate looked at: what it found, in a sentence, and whether it lets pass."""
-
-    name: str
-    passed: bool
-    sentence: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    limit: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Suspect:
-    """A picture whose label what was known contradicts: `looks_like` has that probability."""
-
-    image: str
-    label: str
-    looks_like: str
-    probability: float
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the gate says of a change.
-
-    Attributes:
-        passed: whether every check lets it pass.
-        checks: what was looked at.
-        suspects: pictures of a lesson that are probably labelled wrong, the surest first.
-        judged: how many remembered pictures were compared.
-        left_out: how many of them by a head that never saw them.
-        rung: ``"learn"``, ``"pin"`` or ``"exception"``: how far up the ladder `correct` went.
-        reason: why not a lower rung, if one was refused.
-        forced: whether the change was made in spite of it.
-    """
-
-    passed: bool
-    checks: tuple[Check, ...]
-    suspects: tuple[Suspect, ...] = ()
-    judged: int = 0
-    left_out: int = 0
-    rung: str = ""
-    reason: str = ""
-    forced: bool = False
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        """What it found, what refuses first."""
-        ordered = sorted(self.checks, key=lambda check: check.passed)
-        return tuple(check.sentence for check in ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +350,9 @@ class Status:
     """A classifier in a few numbers.
 
     `shrinkage`, `temperature` and `leave_one_out_accuracy` (balanced over classes, 0 to 1) are
-    None until there is evidence; `edited` counts the corrections that needed an edit of the head.
+    None until there is evidence; `edited` counts the corrections that needed an edit of the head,
+    `exceptions` those that answer for their own neighbourhood. `reference` counts pictures without
+    a label, and `adopted` tells what a classifier that was trained elsewhere looked like.
     """
 
     path: str
@@ -446,6 +369,10 @@ class Status:
     shrinkage: float | None
     temperature: float | None
     leave_one_out_accuracy: float | None
+    exceptions: int = 0
+    protected: int = 0
+    reference: int = 0
+    adopted: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

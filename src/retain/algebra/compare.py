@@ -50,12 +50,19 @@ def compare(before: Sequence[str | None], after: Sequence[str], truth: Sequence[
     return Difference(tuple(worse), tuple(better), tuple(changed))
 
 
-def predict_indices(head: Head, features: NDArray[np.int16]) -> NDArray[np.intp]:
+def predict_indices(
+    head: Head, features: NDArray[np.int16], norms: NDArray[np.floating] | None = None
+) -> NDArray[np.intp]:
     """The answered class of each picture, as an index into ``head.classes``: [n].
 
     Many pictures at once, in float32; where the two best are too close for that to be certain the
     picture is asked again exactly as `Head.logits` does, so the answers are always the same as
     predicting one by one.
+
+    Args:
+        head: what answers.
+        features: int16 [n, d].
+        norms: their original lengths [n], for a head that needs them.
     """
     answers = np.zeros(len(features), dtype=np.intp)
     if len(head.classes) < 2:
@@ -64,17 +71,27 @@ def predict_indices(head: Head, features: NDArray[np.int16]) -> NDArray[np.intp]
     bias = head.bias.astype(np.float32)
     # |float32 error| of a dot product of d terms is below about d·2⁻²⁴·‖w‖‖x‖, and ‖x‖ ≤ 1.
     length = float(np.sqrt((head.weights**2).sum(axis=1)).max())
+    lengths = np.ones(len(features), np.float32) if norms is None else norms.astype(np.float32)
+    raw = None
+    if head.raw is not None:
+        raw = (head.raw / SCALE).astype(np.float32).T
+        longest = float(np.sqrt((head.raw**2).sum(axis=1)).max())
+        length += longest * float(lengths.max(initial=0.0))
     unsure = 4e-7 * (np.sqrt(features.shape[1]) + 8) * (length + float(np.abs(head.bias).max()))
     for start in range(0, len(features), _BLOCK):
         block = features[start : start + _BLOCK]
-        scores = block.astype(np.float32) @ weights + bias
+        x = block.astype(np.float32)
+        rho = lengths[start : start + _BLOCK]
+        scores = x @ weights + bias
+        if raw is not None:
+            scores += rho[:, None] * (x @ raw)
         best = scores.argmax(axis=1)
         rows = np.arange(len(block))
         top = scores[rows, best].copy()
         scores[rows, best] = -np.inf
         close = np.flatnonzero(top - scores.max(axis=1) <= unsure)
         if len(close):
-            best[close] = head.logits(block[close]).argmax(axis=1)
+            best[close] = head.logits(block[close], rho[close]).argmax(axis=1)
         answers[start : start + _BLOCK] = best
     return answers
 

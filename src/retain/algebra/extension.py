@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retain.algebra.fixed import SCALE, to_float
-from retain.algebra.heads import Moments, Solver
+from retain.algebra.heads import Factor, Head, Moments, Solver
 from retain.algebra.statistics import Statistics
 
-__all__ = ["REFERENCE", "ExtendedHead", "ExtensionTuning", "Start", "extend"]
+__all__ = ["REFERENCE", "ExtensionTuning", "Start", "extend"]
 
 Floats = NDArray[np.float64]
 
@@ -115,44 +115,18 @@ class ExtensionTuning:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class ExtendedHead:
-    """A linear map from features and their lengths to logits.
-
-    Attributes:
-        classes: the start's labels in its order, then the new ones, sorted; C of them.
-        raw: float64 [C, d], acting on features of their original length ρφ.
-        weights: float64 [C, d], acting on unit features φ.
-        bias: float64 [C].
-    """
-
-    classes: tuple[str, ...]
-    raw: Floats
-    weights: Floats
-    bias: Floats
-
-    def logits(self, features: NDArray[np.int16], norms: NDArray[np.floating]) -> Floats:
-        """Logits [n, C] of fixed-point features [n, d] of original lengths [n].
-
-        Each row is computed by itself, so that a picture's answer does not depend on which others
-        were asked about beside it.
-        """
-        found = np.zeros((len(features), len(self.classes)))
-        for i, (row, length) in enumerate(zip(to_float(features), norms, strict=True)):
-            found[i] = float(length) * (self.raw @ row) + self.weights @ row + self.bias
-        return found
-
-
-@dataclass(frozen=True, eq=False, slots=True)
 class Frame:
     """The geometry in which classes are scored against typical pictures.
 
     Attributes:
-        moments: of all classes in the statistics, the reference among them.
+        statistics: the state.
+        moments: of all its classes, the reference among them.
         typical: bool [C'], which of those are typical pictures: the reference and old classes.
         centre: m [d], the mean of all typical pictures; of the class means where there are none.
         total: how many typical pictures there are.
     """
 
+    statistics: Statistics
     moments: Moments
     typical: NDArray[np.bool_]
     centre: Floats
@@ -161,7 +135,7 @@ class Frame:
     @classmethod
     def of(cls, start: Start, statistics: Statistics) -> Frame:
         """The frame of a state with at least one picture."""
-        moments = Moments.of(statistics, "cosine")
+        moments = Moments.of(statistics)
         known = {REFERENCE, *start.classes}
         typical = np.array([label in known for label in statistics.classes], dtype=bool)
         total = int(statistics.counts[typical].sum())
@@ -172,11 +146,11 @@ class Frame:
         else:
             # A single class: with its own mean as centre there would be no direction left.
             centre = np.zeros(statistics.dimension)
-        return cls(moments, typical, np.asarray(centre, dtype=np.float64), total)
+        return cls(statistics, moments, typical, np.asarray(centre, dtype=np.float64), total)
 
     def solver(self, shrinkage: float) -> Solver:
         """Products with P."""
-        return Solver(self.moments, shrinkage, "cosine")
+        return Solver(self.moments, Factor.of(self.statistics, shrinkage, "cosine"), "cosine")
 
     @property
     def directions(self) -> Floats:
@@ -184,7 +158,12 @@ class Frame:
         return self.moments.means - self.centre
 
 
-def extend(start: Start, statistics: Statistics, tuning: ExtensionTuning) -> ExtendedHead:
+def extend(
+    start: Start,
+    statistics: Statistics,
+    tuning: ExtensionTuning,
+    solver: Solver | None = None,
+) -> Head:
     """The head of a start and of what has been learnt since.
 
     Args:
@@ -192,6 +171,10 @@ def extend(start: Start, statistics: Statistics, tuning: ExtensionTuning) -> Ext
         statistics: the reference under the name ``REFERENCE``, new classes, and whatever labelled
             pictures of old classes came; any of these may be absent.
         tuning: from `tune_extension`.
+        solver: products with P, if they are at hand.
+
+    Returns:
+        A head whose classes are the start's in its order, then the new ones, sorted.
 
     Raises:
         ValueError: if start and statistics are of different dimensions.
@@ -216,7 +199,7 @@ def extend(start: Start, statistics: Statistics, tuning: ExtensionTuning) -> Ext
     raw[: len(start.classes)], bias[: len(start.classes)] = start.weights, start.bias
     if new or taught:
         frame = Frame.of(start, statistics)
-        solver = frame.solver(tuning.shrinkage)
+        solver = solver or frame.solver(tuning.shrinkage)
         if new:
             chosen = [position[label] for label in new]
             row, bent = _scores(frame, solver, chosen)
@@ -231,7 +214,7 @@ def extend(start: Start, statistics: Statistics, tuning: ExtensionTuning) -> Ext
             weights[at] = (share * tuning.old_scale)[:, None] * row
             learnt = tuning.old_scale * bent + tuning.old_offset
             bias[at] = (1 - share) * bias[at] + share * learnt
-    return ExtendedHead((*start.classes, *new), raw, weights, bias)
+    return Head((*start.classes, *new), weights, bias, raw)
 
 
 def trust(counts: Floats, prior: float) -> Floats:

@@ -41,9 +41,12 @@ from scipy.special import ndtr
 
 from retain.algebra.extension import REFERENCE, ExtensionTuning, Frame, Start, trust
 from retain.algebra.fixed import to_float
+from retain.algebra.heads import UNTUNED, Tuning
+from retain.algebra.novelty import energy
 from retain.algebra.statistics import Statistics
+from retain.algebra.tune import pin_margin, quantiles
 
-__all__ = ["left_out", "tune_extension"]
+__all__ = ["STARTED", "left_out", "started", "tune_extension"]
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -100,6 +103,41 @@ def tune_extension(
         best = max(tried, key=lambda each: each.accuracy or 0.0)
     scores = dict(found)[best.shrinkage]
     return _mixed(problem, scores, best)
+
+
+STARTED = replace(UNTUNED, temperature=1.0, extension=ExtensionTuning().to_dict())
+"""What is used while an adopted classifier has learned nothing and has no reference."""
+
+
+def started(
+    start: Start,
+    statistics: Statistics,
+    features: NDArray[np.int16],
+    norms: NDArray[np.floating],
+    labels: Sequence[str],
+) -> Tuning:
+    """All the numbers of an adopted classifier's head; arguments as for `tune_extension`.
+
+    The margin of pins and the energies of the familiar are those of the old logits on typical
+    pictures.
+    """
+    found = tune_extension(start, statistics, features, norms, labels)
+    known = {REFERENCE, *start.classes}
+    rows = [i for i, label in enumerate(labels) if label in known]
+    logits = start.logits(features[rows], norms[rows])
+    margin, energies = UNTUNED.margin, UNTUNED.energies
+    if rows:
+        energies = quantiles(energy(logits))
+    if rows and len(start.classes) > 1:
+        margin = pin_margin(logits, logits.argmax(axis=1))
+    return replace(
+        STARTED,
+        shrinkage=found.shrinkage,
+        margin=margin,
+        energies=energies,
+        accuracy=found.accuracy,
+        extension=found.to_dict(),
+    )
 
 
 def left_out(

@@ -109,6 +109,7 @@ class Tuning:
             are right exceed.
         energies: sorted quantiles of the left-out energies, for `typicality`.
         accuracy: left-out accuracy, balanced over classes, 0 to 1; None without evidence.
+        extension: for a classifier that was adopted, the numbers of `extend`, as plain JSON.
     """
 
     shrinkage: float
@@ -117,6 +118,7 @@ class Tuning:
     margin: float
     energies: tuple[float, ...]
     accuracy: float | None
+    extension: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers as plain JSON."""
@@ -137,29 +139,41 @@ class Head:
     """A linear map from features to calibrated logits.
 
     Attributes:
-        classes: the labels, sorted; C of them.
-        weights: float64 [C, d].
+        classes: the labels; C of them. Sorted, or, where the head began as somebody's trained
+            classifier, that one's in their own order and then the others, sorted.
+        weights: float64 [C, d], acting on unit features φ.
         bias: float64 [C].
+        raw: float64 [C, d], acting on features ρφ of their original length; None for none.
     """
 
     classes: tuple[str, ...]
     weights: Floats
     bias: Floats
+    raw: Floats | None = None
 
-    def logits(self, features: NDArray[np.int16]) -> Floats:
+    def logits(
+        self, features: NDArray[np.int16], norms: NDArray[np.floating] | float | None = None
+    ) -> Floats:
         """Logits of fixed-point features [n, d] (or [d]): float64 [n, C] (or [C]).
 
         Each row is computed by itself, so that a picture's answer does not depend on which others
         were asked about beside it.
+
+        Args:
+            features: the features.
+            norms: their original lengths ρ [n] (or one); needed only by a head with `raw`.
         """
         x = to_float(features)
+        lengths = np.ones(x.shape[:-1]) if norms is None else np.asarray(norms, np.float64)
         if x.ndim == 1:
-            return self.weights @ x + self.bias
-        return (
-            np.stack([self.weights @ row + self.bias for row in x])
-            if len(x)
-            else (np.zeros((0, len(self.classes))))
-        )
+            return self._one(x, float(lengths))
+        if not len(x):
+            return np.zeros((0, len(self.classes)))
+        return np.stack([self._one(row, float(rho)) for row, rho in zip(x, lengths, strict=True)])
+
+    def _one(self, x: Floats, rho: float) -> Floats:
+        found: Floats = self.weights @ x + self.bias
+        return found if self.raw is None else rho * (self.raw @ x) + found
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Head):
@@ -168,6 +182,8 @@ class Head:
             self.classes == other.classes
             and self.weights.tobytes() == other.weights.tobytes()
             and self.bias.tobytes() == other.bias.tobytes()
+            and (self.raw is None) == (other.raw is None)
+            and (self.raw is None or self.raw.tobytes() == np.asarray(other.raw).tobytes())
         )
 
     def __hash__(self) -> int:

@@ -44,11 +44,12 @@ _SWEEPS = 2000
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pin:
-    """A picture that must be answered `label`: its name, its feature int16 [d], its label."""
+    """A picture that must be answered `label`: name, feature int16 [d], label, original length."""
 
     image: str
     feature: NDArray[np.int16]
     label: str
+    norm: float = 1.0
 
 
 def lifted(logits: Floats, target: int, margin: float) -> Floats:
@@ -96,10 +97,11 @@ def pin_head(
     position = {label: i for i, label in enumerate(head.classes)}
     targets = np.array([position[pin.label] for pin in pins], dtype=np.intp)
     features = np.stack([pin.feature for pin in pins])
+    norms = np.array([pin.norm for pin in pins])
     active: list[int] = []
     edited = head
     while True:
-        gaps = _gaps(edited.logits(features), targets)
+        gaps = _gaps(edited.logits(features, norms), targets)
         violated = [
             j for j in range(len(pins)) if j not in set(active) and gaps[j] < _SLACK * margin
         ]
@@ -131,7 +133,7 @@ def _edit(
     offsets = to_float(features) - mean
     carried = solver.apply_total(offsets.T)
     gram = offsets @ carried + 1.0 / total
-    start = head.logits(features)
+    start = head.logits(features, np.array([pin.norm for pin in pins]))
     multipliers = np.zeros_like(start)
     for _ in range(_SWEEPS):
         for j, target in enumerate(targets):
@@ -145,7 +147,7 @@ def _edit(
         raise _conflict(pins, gram, _gaps(start + gram @ multipliers, targets))
     change = (carried @ multipliers).T
     bias = multipliers.sum(axis=0) / total - change @ mean
-    return Head(head.classes, head.weights + change, head.bias + bias)
+    return Head(head.classes, head.weights + change, head.bias + bias, head.raw)
 
 
 def _gaps(logits: Floats, targets: NDArray[np.intp]) -> Floats:

@@ -29,7 +29,15 @@ from retain.algebra.leaveout import LeftOut
 from retain.algebra.novelty import energy
 from retain.algebra.statistics import Statistics
 
-__all__ = ["GRID", "SAMPLE", "leave_one_out", "tune", "tuning_sample"]
+__all__ = [
+    "GRID",
+    "SAMPLE",
+    "leave_one_out",
+    "pin_margin",
+    "quantiles",
+    "tune",
+    "tuning_sample",
+]
 
 Floats = NDArray[np.float64]
 
@@ -123,8 +131,8 @@ def tune(
         shrinkage=shrinkage,
         temperature=temperature,
         freedom=problem.freedom(shrinkage),
-        margin=_margin(logits, truth),
-        energies=_quantiles(energy(logits)),
+        margin=pin_margin(logits, truth),
+        energies=quantiles(energy(logits)),
         accuracy=accuracy,
     )
 
@@ -212,7 +220,8 @@ def _normalised(weights: Floats) -> Floats:
     return result
 
 
-def _margin(logits: Floats, truth: NDArray[np.intp]) -> float:
+def pin_margin(logits: Floats, truth: NDArray[np.intp]) -> float:
+    """γ: what 95 % of the pictures that are right, of logits [n, C], exceed."""
     rows = np.arange(len(truth))
     rivals = logits.copy()
     rivals[rows, truth] = -np.inf
@@ -221,7 +230,8 @@ def _margin(logits: Floats, truth: NDArray[np.intp]) -> float:
     return float(np.quantile(margins, _MARGIN_QUANTILE)) if len(margins) else UNTUNED.margin
 
 
-def _quantiles(values: Floats) -> tuple[float, ...]:
+def quantiles(values: Floats) -> tuple[float, ...]:
+    """Values [n] sorted, or 400 quantiles of them."""
     ordered = np.sort(values)
     if len(ordered) > _QUANTILES:
         ordered = np.quantile(ordered, (np.arange(_QUANTILES) + 0.5) / _QUANTILES)

@@ -29,6 +29,8 @@ class Manifest:
         dimension: how many numbers a feature has.
         memory: ``"images"`` or ``"features"``.
         options: the owner's choices about the head, as plain JSON.
+        start: of a classifier that was adopted: ``sha256`` of its last layer, and what its file
+            looked like (``input``, ``output``, ``activation``); None for one made here.
         format: the version of the layout on disk.
     """
 
@@ -39,10 +41,18 @@ class Manifest:
     memory: str
     options: Mapping[str, Any]
     format: int = FORMAT
+    start: Mapping[str, Any] | None = None
 
     @classmethod
     def new(
-        cls, *, name: str, extractor: str, dimension: int, memory: str, options: Mapping[str, Any]
+        cls,
+        *,
+        name: str,
+        extractor: str,
+        dimension: int,
+        memory: str,
+        options: Mapping[str, Any],
+        start: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """The manifest of a classifier that is being made.
 
@@ -53,7 +63,7 @@ class Manifest:
             raise BadOption(f"memory {memory!r} is not one of {', '.join(MEMORIES)}")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         safe = name.encode("utf-8", "backslashreplace").decode()
-        return cls(safe, now, extractor, dimension, memory, dict(options))
+        return cls(safe, now, extractor, dimension, memory, dict(options), start=start)
 
     def write(self, folder: Path) -> None:
         """Write it, whole or not at all."""
@@ -93,12 +103,13 @@ class Manifest:
             if (
                 not all(isinstance(text, str) for text in texts)
                 or not isinstance(found.options, dict)
+                or not (found.start is None or isinstance(found.start.get("sha256"), str))
                 or not isinstance(found.dimension, int)
                 or found.memory not in MEMORIES
                 or found.dimension < 1
             ):
                 raise ValueError("a value is impossible")
-        except (TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError) as error:
             raise Damaged(_damaged(folder, str(error))) from error
         return found
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Engine
 
 from retain.errors import AlreadyExists, Damaged, ReadOnly, StoreError
-from retain.store import caches, checking, erasing, journal, reading, snapshot, writing
+from retain.store import caches, checking, erasing, journal, reading, snapshot, start, writing
 from retain.store.blobs import Blobs
 from retain.store.failures import translated, understood
 from retain.store.journal import Assertion, Entry, Plan, Rules
 from retain.store.lock import exclusive
 from retain.store.manifest import Manifest, sync_folder
 from retain.store.schema import connect, current, migrate
+from retain.store.start import Layer
 from retain.store.writing import NewImage
 from retain.values import Event, Sample
 
@@ -46,6 +47,7 @@ class Store:
         self._engine = engine
         self._blobs = Blobs(path / "blobs")
         self._copy: Path | None = None
+        self._start: Layer | None = None
 
     def __enter__(self) -> Store:
         return self
@@ -150,6 +152,12 @@ class Store:
     def extractor_dir(self) -> Path:
         """Where the extractor's files are."""
         return self.path / "extractors" / self.manifest.extractor
+
+    def start(self) -> Layer | None:
+        """The last layer that was adopted; None for a classifier made here."""
+        if self._start is None and self.manifest.start is not None:
+            self._start = start.read(self.extractor_dir, self.manifest.start["sha256"])
+        return self._start
 
     def head_event(self) -> int:
         """The number of the last event; 0 if there is none."""

@@ -1,0 +1,151 @@
+"""How a classifier comes to be: made new, opened again, or adopted from somebody's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from retain.algebra import HeadOptions
+from retain.classifier import Classifier
+from retain.intake import checked_label
+from retain.session import Session
+from retain.store import Manifest, Store
+from retain.store.start import FILE as START
+from retain.store.start import packed
+from retain.values import Progress
+from retain.vision import Extractor, load_builtin, load_extractor
+from retain.vision import adopt as taken_over
+
+__all__ = ["adopt", "create", "open"]
+
+
+def create(
+    path: str | Path,
+    *,
+    extractor: str | Path = "efficientnet_lite0",
+    memory: str = "images",
+    head: str = "cosine",
+    priors: str = "balanced",
+    favour: float = 0.0,
+) -> Classifier:
+    """Make a new classifier, which knows nothing yet, as a directory.
+
+    Args:
+        path: a directory that does not exist or is empty.
+        extractor: ``"efficientnet_lite0"`` (shipped), ``"vectors:<d>"`` for people who bring
+            feature vectors of d numbers, or a directory with features.onnx and preprocess.json.
+        memory: ``"images"`` keeps the pictures' bytes, ``"features"`` only their features.
+        head: ``"cosine"``, ``"discriminant"``, ``"ridge"`` or ``"nearest-mean"``.
+        priors: ``"balanced"`` or ``"empirical"``.
+        favour: from −1 (old classes) to 1 (new classes).
+
+    Raises:
+        AlreadyExists: if something is there.
+        BadOption: if an option has an impossible value.
+
+    >>> import tempfile, retain
+    >>> with retain.create(tempfile.mkdtemp() + "/shop", extractor="vectors:2") as shop:
+    ...     _ = shop.learn([[1.0, 0.1], [0.1, 1.0]], ["mug", "cup"])
+    ...     shop.predict([[0.9, 0.2]])[0].label
+    'mug'
+    """
+    options = HeadOptions(head, priors, favour)  # type: ignore[arg-type]
+    eyes = load_builtin(str(extractor))
+    manifest = Manifest.new(
+        name=Path(path).name,
+        extractor=eyes.fingerprint,
+        dimension=eyes.dimension,
+        memory=memory,
+        options=options.to_dict(),
+    )
+    return Classifier(Session(Store.create(Path(path), manifest, eyes.files())))
+
+
+def adopt(
+    path: str | Path,
+    model: str | Path,
+    *,
+    labels: Any = None,
+    preprocess: Any = None,
+    overrides: Mapping[str, Any] | None = None,
+    reference: Any = None,
+    memory: str = "images",
+    output: str | None = None,
+    progress: Progress | None = None,
+) -> Classifier:
+    """Make a classifier of one that was trained elsewhere.
+
+    It answers as the original did, down to the order of the labels, until something is learned.
+    Its last layer stays; what is learned stands beside it.
+
+    Args:
+        path: a directory that does not exist or is empty.
+        model: an ONNX file, of whatever framework.
+        labels: names of the classes in the order of its output: a list, a text file with one a
+            line, JSON or CSV; by default those in its metadata.
+        preprocess: how it wants its pictures: a preset (``"imagenet"``, ``"minus-one-to-one"``,
+            ``"zero-to-one"``, …), a whole rule, or a file of timm's, torchvision's or Hugging
+            Face's; by default what its metadata say.
+        overrides: fields of the rule to set otherwise, such as ``{"shorter": 256}``.
+        reference: a few hundred typical pictures without labels; see `Classifier.reference`.
+        memory: ``"images"`` or ``"features"``.
+        output: which of its outputs, if it has several.
+        progress: called as ``progress(done, total)`` while the reference is read.
+
+    Raises:
+        CannotAdopt: if it is no classifier that ends in a linear map, or would answer otherwise.
+        BadOption: if labels or preprocessing are missing or do not fit.
+        AlreadyExists: if something is at `path`.
+    """
+    found = taken_over(
+        model, labels=labels, rule=preprocess, overrides=overrides or {}, output=output
+    )
+    names = tuple(checked_label(label) for label in found.labels)
+    layer, sha256 = packed(names, found.weights, found.bias)
+    eyes = _loaded(found.files)
+    manifest = Manifest.new(
+        name=Path(path).name,
+        extractor=eyes.fingerprint,
+        dimension=found.dimension,
+        memory=memory,
+        options=HeadOptions().to_dict(),
+        start={
+            "sha256": sha256,
+            "model": Path(model).name.encode("utf-8", "backslashreplace").decode(),
+            "classes": len(names),
+            "input": found.split.input_name,
+            "output": found.split.output_name,
+            "activation": found.activation,
+            "worst_difference": found.worst_difference,
+            "notes": list(found.notes),
+        },
+    )
+    store = Store.create(Path(path), manifest, {**found.files, START: layer})
+    classifier = Classifier(Session(store))
+    if reference is not None:
+        try:
+            classifier.reference(reference, progress=progress)
+        except BaseException:
+            classifier.close()
+            raise
+    return classifier
+
+
+def _loaded(files: Mapping[str, bytes]) -> Extractor:
+    with TemporaryDirectory() as folder:
+        for name, data in files.items():
+            (Path(folder) / name).write_bytes(data)
+        return load_extractor(folder)
+
+
+def open(path: str | Path) -> Classifier:
+    """Open a classifier on disk.
+
+    Raises:
+        NotAClassifier: if the path holds none.
+        NewerFormat: if a newer retain wrote it.
+        Damaged: if it cannot be read.
+    """
+    return Classifier(Session(Store.open(Path(path))))

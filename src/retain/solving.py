@@ -1,0 +1,195 @@
+"""From sums to a head: what is solved, once the membership is known.
+
+A classifier that was made here has a head of its own statistics; one that was adopted keeps the
+last layer it came with and learns beside it. Both are pure functions of what is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+from threadpoolctl import ThreadpoolController
+
+from retain.algebra import (
+    STARTED,
+    UNTUNED,
+    Exceptions,
+    ExtensionTuning,
+    Factor,
+    Head,
+    HeadOptions,
+    Moments,
+    Pin,
+    Solver,
+    Start,
+    Statistics,
+    Tuning,
+    base_head,
+    extend,
+    pin_head,
+    started,
+    tune,
+    tuning_sample,
+)
+from retain.caches import Features, Lengths, Mind, State, empty_mind, options_key
+from retain.store import Store
+from retain.values import Sample
+
+__all__ = ["Ground", "Vectors", "single_threaded", "think", "tuned"]
+
+Vectors = tuple[Features, Lengths]
+"""The members' features int16 [n, d] and their original lengths float32 [n]."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ground:
+    """What heads stand on besides data: the owner's options, and the layer that was adopted."""
+
+    store: Store
+    options: HeadOptions
+    start: Start | None
+
+    @classmethod
+    def of(cls, store: Store, renames: Sequence[tuple[str, str]] | None = None) -> Ground:
+        """The ground of a store, with `renames` of classes instead of those in its journal."""
+        options = HeadOptions.from_dict(store.manifest.options)
+        layer = store.start()
+        if layer is None:
+            return cls(store, options, None)
+        labels, weights, bias = layer
+        for old, new in store.rules().renames if renames is None else renames:
+            labels = tuple(new if label == old else label for label in labels)
+        return cls(store, options, Start(labels, weights, bias))
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Linear algebra on one thread, so that the same state gives the same bits."""
+    with _controller().limit(limits=1, user_api="blas"):
+        yield
+
+
+def think(
+    ground: Ground,
+    event: int,
+    samples: tuple[Sample, ...],
+    vectors: Vectors,
+    statistics: Statistics,
+    taught: Statistics,
+    tuning: Tuning,
+    lesson_size: int,
+    factor: Factor | None = None,
+) -> State:
+    """The state of a membership: its head, with pins and exceptions, and what it answers.
+
+    Args:
+        ground: what heads stand on besides data.
+        event: the journal entry up to which it is true.
+        samples: the members.
+        vectors: their features and lengths.
+        statistics: their sums.
+        taught: the sums at the last lesson.
+        tuning: that lesson's numbers.
+        lesson_size: how many members it had.
+        factor: of `taught`, if it is at hand.
+    """
+    features, norms = vectors
+    if not samples and ground.start is None:
+        return State(empty_mind(event), samples, features, norms, statistics, taught, ())
+    pins = sorted(
+        (sample.image, i, sample.label)
+        for i, sample in enumerate(samples)
+        if sample.pinned and not sample.exception
+    )
+    apart = [i for i, sample in enumerate(samples) if sample.exception]
+    with single_threaded():
+        base, solver = _solved(ground, statistics, taught, tuning, factor)
+        head, edited = base, tuple[str, ...]()
+        if solver is not None:
+            head, edited = pin_head(
+                base,
+                solver,
+                statistics,
+                [Pin(image, features[i], label, float(norms[i])) for image, i, label in pins],
+                tuning.margin,
+            )
+        exceptions = Exceptions.of(
+            [sample.image for sample in samples],
+            [sample.label for sample in samples],
+            features,
+            apart,
+        )
+        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions)
+        answers = mind.answers(features, norms)
+    return State(mind, samples, features, norms, statistics, taught, answers, solver, base)
+
+
+def _solved(
+    ground: Ground,
+    statistics: Statistics,
+    taught: Statistics,
+    tuning: Tuning,
+    factor: Factor | None,
+) -> tuple[Head, Solver | None]:
+    """The head before pins, and what it was solved with."""
+    start = ground.start
+    if start is None:
+        return base_head(statistics, tuning, ground.options, taught, factor)
+    extension = ExtensionTuning.from_dict(tuning.extension or {})
+    if not statistics.total:
+        return extend(start, statistics, extension), None
+    if factor is None:
+        whitening = taught if taught.total else statistics
+        factor = Factor.of(whitening, extension.shrinkage, "cosine")
+    solver = Solver(Moments.of(statistics), factor, "cosine")
+    return extend(start, statistics, extension, solver), solver
+
+
+def tuned(
+    ground: Ground,
+    samples: Sequence[Sample],
+    vectors: Vectors,
+    taught: Statistics,
+    lesson: Mapping[str, str],
+    *,
+    fresh: bool = False,
+) -> Tuning:
+    """The tuning for the membership at a lesson, from the cache when it was tuned before."""
+    if not lesson:
+        return UNTUNED if ground.start is None else STARTED
+    store, key = ground.store, _lesson_key(ground, lesson)
+    cached = None if fresh else store.get_tuning(key)
+    if cached is not None:
+        return Tuning.from_dict(cached)
+    rows = {sample.image: i for i, sample in enumerate(samples)}
+    chosen = tuning_sample(lesson)
+    indices = [rows[image] for image in chosen]
+    features, norms = vectors[0][indices], vectors[1][indices]
+    labels = [lesson[image] for image in chosen]
+    with single_threaded():
+        if ground.start is not None:
+            tuning = started(ground.start, taught, features, norms, labels)
+        else:
+            tuning = tune(taught, features, labels, ground.options)
+    if not fresh and store.writing_now:
+        store.put_tuning(key, tuning.to_dict())
+    return tuning
+
+
+def _lesson_key(ground: Ground, lesson: Mapping[str, str]) -> str:
+    sha = hashlib.sha256(options_key(ground.store).encode())
+    if ground.start is not None:
+        sha.update("\0".join(ground.start.classes).encode("utf-8", "surrogatepass"))
+    for image in sorted(lesson):
+        label = lesson[image].encode("utf-8", "surrogatepass")
+        sha.update(image.encode() + len(label).to_bytes(8, "little") + label)
+    return "sha256:" + sha.hexdigest()
