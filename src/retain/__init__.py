@@ -31,6 +31,7 @@ from retain.errors import (
     NewerFormat,
     NotAClassifier,
     NotCorrected,
+    NotExported,
     NothingLearned,
     PinConflict,
     ReadOnly,
@@ -63,11 +64,13 @@ from retain.values import (
     Update,
     Verdict,
     Verification,
+    Version,
     to_json,
 )
 
 if TYPE_CHECKING:
     from retain.classifier import Classifier
+    from retain.comparisons import Diff, Explanation, Export, Neighbour, Remedy
     from retain.founding import adopt, create, open
 
 __version__ = "0.1.0"
@@ -88,17 +91,22 @@ __all__ = [
     "Classifier",
     "Correction",
     "Damaged",
+    "Diff",
     "DiskFull",
     "Event",
     "EventDetail",
+    "Explanation",
+    "Export",
     "GateRefused",
     "ImageDetail",
     "InputError",
     "Locked",
     "MissingExtra",
+    "Neighbour",
     "NewerFormat",
     "NotAClassifier",
     "NotCorrected",
+    "NotExported",
     "NothingLearned",
     "PinConflict",
     "Prediction",
@@ -106,6 +114,7 @@ __all__ = [
     "ReadOnly",
     "Receipt",
     "Refused",
+    "Remedy",
     "Report",
     "RetainError",
     "Sample",
@@ -120,6 +129,7 @@ __all__ = [
     "Update",
     "Verdict",
     "Verification",
+    "Version",
     "adopt",
     "create",
     "open",
@@ -132,6 +142,8 @@ def __getattr__(name: str) -> Any:
     # line answers at once.
     if name == "Classifier":
         return import_module("retain.classifier").Classifier
+    if name in {"Diff", "Explanation", "Export", "Neighbour", "Remedy"}:
+        return getattr(import_module("retain.comparisons"), name)
     if name in {"adopt", "create", "open"}:
         return getattr(import_module("retain.founding"), name)
     raise AttributeError(f"module 'retain' has no attribute {name!r}")

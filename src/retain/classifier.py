@@ -7,80 +7,31 @@ take the old one's place. Nothing is written before the new state is known to be
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import replace as replaced
-from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, final
 
-from retain import audit, rules, teaching, unlearning, views
-from retain.answers import answer, report
-from retain.errors import NothingLearned
-from retain.intake import checked_label, named, take
-from retain.session import Session
+from retain import correcting, rules, teaching, unlearning
+from retain.reader import Reader
 from retain.values import (
     Budgets,
-    ClassInfo,
-    Event,
-    EventDetail,
-    ImageDetail,
-    Predictions,
     Progress,
     Receipt,
-    Report,
     Sample,
-    Skipped,
-    Status,
     Update,
-    Verification,
 )
-from retain.vision import labelled, unlabelled
+from retain.versions import PRODUCTION, promote, rollback
 
 __all__ = ["Classifier"]
 
 
-class Classifier:
+@final
+class Classifier(Reader):
     """A living image classifier: a directory that learns, answers, corrects, forgets and undoes.
 
     Made by `create` and `open`; a context manager. Several processes may read while one writes.
     Pictures are named by file, or, when remembered, by their hash, its first six or more digits,
     or the name of the file they came from.
     """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __enter__(self) -> Classifier:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the directory."""
-        self._session.close()
-
-    @property
-    def path(self) -> Path:
-        """The directory."""
-        return self._session.store.path
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The classes known, sorted."""
-        head = self._session.mind.head
-        return head.classes if head else ()
-
-    @property
-    def digest(self) -> str:
-        """The digest of the statistics: equal for equal sets of members, on every machine."""
-        return self._session.state.statistics.digest
 
     # -- what changes the classifier ----------------------------------------------------------
 
@@ -188,7 +139,7 @@ class Classifier:
         progress: Progress | None = None,
     ) -> Update:
         """Correct several pictures as one event: all of them or none. See `correct`."""
-        return teaching.correct(
+        return correcting.correct(
             self._session,
             corrections,
             replace=replace,
@@ -299,114 +250,35 @@ class Classifier:
         """
         return unlearning.merge(self._session, old, into)
 
-    # -- what only reads ----------------------------------------------------------------------
-
-    def predict(
-        self, source: Any, *, top: int = 5, progress: Progress | None = None
-    ) -> Predictions:
-        """Answer pictures; writes nothing.
-
-        Args:
-            source: a file, a folder, a glob, a list of these, arrays, bytes, or ``"-"``.
-            top: how many classes to give for each.
-            progress: called as ``progress(done, total)``.
-
-        Raises:
-            NothingLearned: if no class is known.
-        """
-        mind = self._session.mind
-        if mind.head is None:
-            raise NothingLearned(
-                f"{self.path} has learned nothing yet, so there is nothing to predict; "
-                f"teach it first: retain learn {self.path} FOLDER"
-            )
-        collected = unlabelled(source, self._session.extractor)
-        skipped, answers = list(collected.skipped), []
-        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
-            if isinstance(each, Skipped):
-                skipped.append(each)
-            else:
-                remembered = each.data is None and self._remembers(each.image)
-                answers.append(
-                    answer(
-                        mind,
-                        each.name,
-                        each.image,
-                        each.feature,
-                        each.norm,
-                        top=top,
-                        remembered=remembered,
-                    )
-                )
-        return Predictions(tuple(answers), tuple(skipped))
-
-    def evaluate(
+    def promote(
         self,
-        source: Any,
-        labels: Sequence[str] | str | None = None,
+        version: int | str | None = None,
+        alias: str = PRODUCTION,
         *,
-        progress: Progress | None = None,
-    ) -> Report:
-        """Judge the classifier on labelled pictures; `source` and `labels` as for `learn`."""
-        started = time.perf_counter()
-        mind = self._session.mind
-        collected = labelled(source, labels, self._session.extractor)
-        skipped, pictures = list(collected.skipped), []
-        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
-            if isinstance(each, Skipped):
-                skipped.append(each)
-            else:
-                remembered = each.data is None and self._remembers(each.image)
-                truth = checked_label(each.label)
-                vector = each.feature, each.norm
-                pictures.append((each.name, each.image, truth, vector, remembered))
-        judged = report(mind, pictures, skipped)
-        return replaced(judged, seconds=time.perf_counter() - started)
-
-    def log(self) -> list[Event]:
-        """The journal, oldest first."""
-        return self._session.store.events()
-
-    def show(self, what: int | str) -> EventDetail | ImageDetail:
-        """One journal entry (a number), or one remembered picture (a name).
-
-        Raises:
-            UnknownEvent, UnknownImage: if there is no such thing.
-        """
-        return views.show(self._session, what)
-
-    def classes(self) -> list[ClassInfo]:
-        """The classes, sorted by name."""
-        return views.classes(self._session)
-
-    def samples(self) -> list[Sample]:
-        """Every remembered picture, sorted by hash."""
-        return list(self._session.store.members())
-
-    def image(self, image: str) -> bytes:
-        """The bytes of a remembered picture, as they were given.
-
-        Raises:
-            UnknownImage: if it is not remembered, or only its features are.
-            Damaged: if the bytes on disk are not what they were.
-        """
-        return self._session.store.blob(named(self._session.store, image).image)
-
-    def status(self) -> Status:
-        """The classifier in a few numbers."""
-        return views.status(self._session)
-
-    def verify(self, *, deep: bool = False, progress: Progress | None = None) -> Verification:
-        """Re-derive everything from the journal, and say what is broken.
+        force: bool = False,
+        dry_run: bool = False,
+    ) -> Update:
+        """Let an alias stand for a version, if the gate agrees that it is no worse.
 
         Args:
-            deep: also compute every feature again from its picture.
-            progress: called as ``progress(done, total)``.
-        """
-        return audit.verify(self._session, deep=deep, progress=progress)
+            version: an event's number or an alias; by default the latest.
+            alias: such as ``"production"`` or ``"candidate"``.
+            force: promote even if the gate refuses.
+            dry_run: only say what would happen.
 
-    def _remembers(self, image: str) -> bool:
-        return self._session.store.member(image) is not None
+        Raises:
+            UnknownEvent: if there is no such version.
+            GateRefused: if it would cost more than the budgets allow.
+        """
+        return promote(self._session, version, alias, force=force, dry_run=dry_run)
+
+    def rollback(self, alias: str = PRODUCTION) -> Update:
+        """Let an alias stand for the version that it stood for before.
+
+        Raises:
+            CannotUndo: if it has stood for one version only.
+        """
+        return rollback(self._session, alias)
 
 
 def _lists(

@@ -17,6 +17,7 @@ Every message says what happened, with the caller's own values, and what to do n
     │   ├── CannotAdopt       a trained classifier cannot be taken over
     │   ├── CannotUndo        the event cannot be taken back
     │   ├── GateRefused       the change would cost more than the owner allows
+    │   ├── NotExported       the file would answer otherwise than the classifier
     │   ├── NotCorrected      the promise of `correct` could not be kept
     │   └── NothingLearned    no class is known yet, so there is nothing to predict
     └── StoreError            the directory on disk (exit code 1)
@@ -48,6 +49,7 @@ __all__ = [
     "NewerFormat",
     "NotAClassifier",
     "NotCorrected",
+    "NotExported",
     "NothingLearned",
     "PinConflict",
     "ReadOnly",
@@ -143,6 +145,10 @@ class GateRefused(Refused):
         super().__init__(message)
         self.verdict = verdict
         self.update = update
+
+
+class NotExported(Refused):
+    """The exported file would answer otherwise than the classifier; it was removed."""
 
 
 class NotCorrected(Refused):

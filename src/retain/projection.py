@@ -27,6 +27,7 @@ __all__ = [
     "load_mind",
     "load_state",
     "restated",
+    "state_at",
 ]
 
 LESSON_GROWTH = 1.25
@@ -58,6 +59,19 @@ def derived_state(store: Store) -> State:
     samples, features, norms = _members(store)
     statistics = _summed(store, samples, features)
     return _state(store, samples, (features, norms), statistics, None, fresh=True)
+
+
+def state_at(store: Store, event: int) -> State:
+    """The state right after an event, of what is still remembered."""
+    plan = store.preview(at=event)
+    images, features, norms = store.features([sample.image for sample in plan.members])
+    if list(images) != [sample.image for sample in plan.members]:
+        raise Damaged(f"features are missing in {store.path}; run `retain verify`")
+    statistics = _summed(store, plan.members, features)
+    taught = _at_lesson(plan.members, features, statistics, plan.lesson)
+    ground, vectors = Ground.of(store, plan.rules.renames), (features, norms)
+    tuning = tuned(ground, plan.members, vectors, taught, plan.lesson)
+    return think(ground, event, plan.members, vectors, statistics, taught, tuning, len(plan.lesson))
 
 
 def after(

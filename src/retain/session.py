@@ -12,7 +12,7 @@ from retain.caches import Mind, State, save
 from retain.gate import Lesson, judge
 from retain.intake import Taken
 from retain.jury import Judged, Jury, judged
-from retain.projection import Item, after, load_mind, load_state
+from retain.projection import Item, after, load_mind, load_state, state_at
 from retain.store import Assertion, Store
 from retain.values import Budgets, Change, Verdict
 from retain.vision import Extractor, load_extractor
@@ -34,6 +34,7 @@ class Session:
         self._unsaved = 0
         self._juries: list[tuple[Factor, Jury]] = []
         self._judged: list[tuple[State, Judged]] = []
+        self._earlier: list[tuple[int, State]] = []
 
     @property
     def extractor(self) -> Extractor:
@@ -60,6 +61,16 @@ class Session:
             self._state = load_state(self.store)
             self._mind = self._state.mind
         return self._state
+
+    def earlier(self, event: int) -> State:
+        """The state right after an earlier event, of what is still remembered."""
+        latest = self.store.head_event()
+        for seen, state in self._earlier:
+            if seen == latest and state.mind.event == event:
+                return state
+        state = state_at(self.store, event)
+        self._earlier = [(latest, state), *self._earlier[:1]]
+        return state
 
     @contextmanager
     def writing(self, verb: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
-from retain.verdicts import Budgets, Check, Suspect, Verdict
+from retain.verdicts import Budgets, Check, Suspect, Verdict, Version
 
 __all__ = [
     "Budgets",
@@ -37,6 +37,7 @@ __all__ = [
     "Update",
     "Verdict",
     "Verification",
+    "Version",
     "content_hash",
     "to_json",
 ]

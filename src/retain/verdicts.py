@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Budgets", "Check", "Suspect", "Verdict"]
+__all__ = ["Budgets", "Check", "Suspect", "Verdict", "Version"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,17 @@ class Budgets:
     calibration: float = 0.25
     agreement: float = 0.02
     wrong_labels: float = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """The state right after an event: that event, when (UTC, ISO 8601), what, and its aliases."""
+
+    event: int
+    kind: str
+    at: str
+    summary: str
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

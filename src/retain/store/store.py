@@ -251,6 +251,13 @@ class Store:
         with self._transaction() as connection:
             return journal.rules(reading.entries(connection))
 
+    def promotions(self) -> list[Entry]:
+        """The active events that made an alias stand for a version, oldest first."""
+        with self._transaction() as connection:
+            entries = reading.entries(connection)
+        undone = journal.active(entries)
+        return [each for each in entries if each.kind == "promote" and each.id not in undone]
+
     def last_undoable(self) -> int:
         """The event that a plain `undo` takes back (CannotUndo if there is none)."""
         with self._transaction() as connection:

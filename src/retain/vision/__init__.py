@@ -7,7 +7,7 @@ head as one file; `evidence` shows where in a picture a score comes from. Nothin
 store.
 """
 
-from retain.vision.adopt import Adopted, adopt
+from retain.vision.adopt import Adopted, adopt, shipped_pictures
 from retain.vision.class_names import read_labels
 from retain.vision.evidence import (
     Evidence,
@@ -73,6 +73,7 @@ __all__ = [
     "read_labels",
     "read_model",
     "read_rule",
+    "shipped_pictures",
     "split",
     "unlabelled",
     "usable_cores",

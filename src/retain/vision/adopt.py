@@ -30,7 +30,7 @@ from retain.vision.preprocess import Preprocess, prepare
 from retain.vision.presets import PRESETS, chosen_rule
 from retain.vision.splitting import Plan, Split, carve, plan
 
-__all__ = ["WORST_DIFFERENCE", "Adopted", "adopt"]
+__all__ = ["WORST_DIFFERENCE", "Adopted", "adopt", "shipped_pictures"]
 
 WORST_DIFFERENCE: Final = 1e-4
 """What an output or score may be away from the original's; see `Adopted.worst_difference`."""
@@ -237,7 +237,7 @@ def _trial_pictures(pictures: Iterable[bytes], rule: Preprocess) -> list[NDArray
     """Prepared pictures, each of the shape `rule.shape`."""
     files = list(pictures)
     if not files:
-        files = _shipped_pictures()
+        files = shipped_pictures()
     elif len(files) > MOST_PICTURES:
         files = [files[i * len(files) // MOST_PICTURES] for i in range(MOST_PICTURES)]
     prepared = []
@@ -249,7 +249,7 @@ def _trial_pictures(pictures: Iterable[bytes], rule: Preprocess) -> list[NDArray
     return prepared
 
 
-def _shipped_pictures(count: int = 6) -> list[bytes]:
+def shipped_pictures(count: int = 6) -> list[bytes]:
     """Photographs of clothes, and two of noise."""
     rng = np.random.default_rng(0)
     noise = [encode_array(rng.integers(0, 256, (96, 128, 3), np.uint8)) for _ in range(2)]

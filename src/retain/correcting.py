@@ -1,0 +1,216 @@
+"""`correct`: what a picture is said to be, it is from then on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace as replaced
+from typing import Any
+
+from retain.answers import answer
+from retain.caches import State
+from retain.errors import InputError, NotCorrected, PinConflict
+from retain.gate import concluded, refuse
+from retain.intake import Taken, checked_label, resolve
+from retain.ladder import Climbed, climb
+from retain.projection import Item
+from retain.session import Session, differences
+from retain.teaching import pictures
+from retain.values import Correction, Progress, Sample, Update
+
+__all__ = ["correct", "what_if"]
+
+_CORRECT_CHOICES = (
+    "Look at what would happen with --dry-run (dry_run=True); correct it all the same with --force "
+    "(force=True); or set other budgets: retain gate"
+)
+
+
+def correct(
+    session: Session,
+    corrections: Iterable[tuple[Any, str]],
+    *,
+    replace: bool,
+    exception: bool,
+    force: bool,
+    dry_run: bool,
+    progress: Progress | None,
+) -> Update:
+    """See `Classifier.correct_many`."""
+    started = time.perf_counter()
+    pairs = [(image, checked_label(label)) for image, label in corrections]
+    if not pairs:
+        raise InputError("nothing to correct: give at least one picture and its label")
+    with session.writing("correct"):
+        state = session.state
+        present = {sample.image: sample for sample in state.samples}
+        taken: dict[str, Taken] = {}
+        items: dict[str, Item] = {}
+        for done, (image, label) in enumerate(pairs, 1):
+            one = resolve(session.store, session.extractor, image)
+            _refuse_contradiction(one, label, present, items, replace)
+            name = present[one.image].source if one.image in present else one.name
+            taken[one.image] = one
+            kept = one.image in present and present[one.image].protected
+            items[one.image] = Item(
+                Sample(one.image, label, True, 0, name, exception, kept), one.feature, one.norm
+            )
+            if progress is not None:
+                progress(done, len(pairs))
+        before = {
+            image: answer(state.mind, one.name, image, one.feature, one.norm, top=1).label
+            if state.mind.head
+            else None
+            for image, one in taken.items()
+        }
+        settled = all(_settled(item, present, before) for item in items.values())
+        climbed = None if settled else _climbed(session, items, before, exception)
+        candidate = state if climbed is None else climbed.state
+        corrected = tuple(_checked(candidate, item, before) for item in items.values())
+        update = Update(
+            event=None,
+            kind="correct",
+            summary=_corrected(corrected, settled),
+            learned=sum(image not in present for image in items),
+            relabelled=sum(
+                image in present and present[image].label != item.sample.label
+                for image, item in items.items()
+            ),
+            corrected=corrected,
+            fixed=all(each.after == each.label for each in corrected),
+            pinned=any(each.pinned for each in corrected),
+            **differences(state, candidate, frozenset(items)),
+            verdict=climbed.verdict if climbed else None,
+        )
+        event = None
+        if climbed is not None and not dry_run:
+            if not force:
+                refuse(update, _CORRECT_CHOICES)
+            fresh = [one for image, one in taken.items() if image not in present]
+            items = {image: _marked(item, climbed.rung) for image, item in items.items()}
+            event = session.commit("correct", candidate, items.values(), fresh)
+    return concluded(update, event, started)
+
+
+def what_if(session: Session, one: Taken, label: str) -> Update:
+    """What correcting a picture to `label` would do; nothing is written, and no lock is taken.
+
+    Raises:
+        PinConflict, NotCorrected: if it cannot be done.
+    """
+    state = session.state
+    present = {sample.image: sample for sample in state.samples}
+    _refuse_contradiction(one, label, present, {}, True)
+    sample = Sample(one.image, label, True, 0, one.name)
+    items = {one.image: Item(sample, one.feature, one.norm)}
+    vector = one.feature, one.norm
+    before = {one.image: answer(state.mind, one.name, one.image, *vector, top=1).label}
+    climbed = _climbed(session, items, before, exception=False)
+    corrected = (_checked(climbed.state, items[one.image], before),)
+    found = differences(state, climbed.state, frozenset(items))
+    return Update(None, "correct", "", corrected=corrected, **found, verdict=climbed.verdict)
+
+
+def _climbed(
+    session: Session,
+    items: Mapping[str, Item],
+    before: Mapping[str, str | None],
+    exception: bool,
+) -> Climbed:
+    """The state that corrections lead to: by an edit, or, where that is refused, as exceptions."""
+
+    def to(rung: str) -> State:
+        marked = [_marked(item, rung) for item in items.values()]
+        state = session.candidate(marked, lesson=False)
+        for item in marked:
+            _checked(state, item, before)
+        return state
+
+    rungs = ["exception"] if exception else ["pin", "exception"]
+    return climb(
+        [(rung, lambda rung=rung: to(rung)) for rung in rungs],  # type: ignore[misc]
+        lambda state: session.verdict(state, changed=items, taught=_taught(session, state)),
+    )
+
+
+def _taught(session: Session, state: State) -> Mapping[str, str] | None:
+    """Image → label at a candidate's last lesson, if it is a new one."""
+    if state.lesson is session.state.lesson:
+        return None
+    return {sample.image: sample.label for sample in state.samples}
+
+
+def _marked(item: Item, rung: str) -> Item:
+    sample = replaced(item.sample, exception=rung == "exception")
+    return replaced(item, sample=sample)
+
+
+def _refuse_contradiction(
+    one: Taken,
+    label: str,
+    present: Mapping[str, Sample],
+    items: Mapping[str, Item],
+    replace: bool,
+) -> None:
+    twin = items.get(one.image)
+    if twin is not None and twin.sample.label != label:
+        raise PinConflict(
+            f"{one.name} is to be both {twin.sample.label!r} and {label!r}; it can be one of them"
+        )
+    earlier = present.get(one.image)
+    if earlier is not None and earlier.pinned and earlier.label != label and not replace:
+        raise PinConflict(
+            f"{one.name} was corrected to {earlier.label!r} by event {earlier.event} and is now to "
+            f"be {label!r}; say so with --replace (replace=True), or undo event {earlier.event}"
+        )
+
+
+def _settled(item: Item, present: Mapping[str, Sample], before: Mapping[str, str | None]) -> bool:
+    """Whether the picture is corrected to this label already, and answered so."""
+    sample, wanted = present.get(item.sample.image), item.sample
+    return (
+        sample is not None
+        and sample.pinned
+        and (sample.exception or not wanted.exception)
+        and sample.label == wanted.label == before[wanted.image]
+    )
+
+
+def _checked(candidate: State, item: Item, before: Mapping[str, str | None]) -> Correction:
+    """The promise of `correct`, checked through the path that `predict` takes."""
+    sample = item.sample
+    now = answer(candidate.mind, sample.source, sample.image, item.feature, item.norm, top=1).label
+    if now != sample.label:
+        raise NotCorrected(
+            f"{sample.source} would still be answered {now!r} instead of {sample.label!r}, so "
+            f"nothing was changed; please report this with the output of `retain verify`"
+        )
+    return Correction(
+        image=sample.image,
+        before=before[sample.image],
+        after=now,
+        label=sample.label,
+        pinned=sample.image in candidate.mind.edited,
+        source=sample.source,
+        exception=sample.image in candidate.mind.exceptions.images,
+    )
+
+
+def _corrected(corrected: Sequence[Correction], settled: bool) -> str:
+    if len(corrected) == 1:
+        one = corrected[0]
+        if settled:
+            return f"{one.source} is {one.label!r} already"
+        how = "with an edit of the head" if one.pinned else "by learning it"
+        if one.exception:
+            how = "as an exception: it answers for its own neighbourhood"
+        return f"{one.source} is {one.label!r} now ({how}; it was {one.before!r})"
+    if settled:
+        return f"all {len(corrected)} pictures are corrected already"
+    edits, apart = (sum(values) for values in zip(*_ways(corrected), strict=True))
+    exceptions = f", {apart} as exceptions" if apart else ""
+    return f"corrected {pictures(len(corrected))}, {edits} with an edit of the head{exceptions}"
+
+
+def _ways(corrected: Sequence[Correction]) -> list[tuple[bool, bool]]:
+    return [(each.pinned, each.exception) for each in corrected]

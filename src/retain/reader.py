@@ -1,0 +1,244 @@
+"""What only reads: the half of the facade that changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace as replaced
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from retain import audit, explaining, handing, views
+from retain import versions as history
+from retain.answers import answer, report
+from retain.comparisons import Diff, Explanation, Export
+from retain.errors import NothingLearned
+from retain.intake import checked_label, named, take
+from retain.session import Session
+from retain.values import (
+    ClassInfo,
+    Event,
+    EventDetail,
+    ImageDetail,
+    Predictions,
+    Progress,
+    Report,
+    Sample,
+    Skipped,
+    Status,
+    Verification,
+    Version,
+)
+from retain.vision import labelled, unlabelled
+
+__all__ = ["Reader"]
+
+
+class Reader:
+    """What can be asked of a classifier without changing it; its one heir is `Classifier`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._session.close()
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self._session.store.path
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes known, sorted."""
+        head = self._session.mind.head
+        return head.classes if head else ()
+
+    @property
+    def digest(self) -> str:
+        """The digest of the statistics: equal for equal sets of members, on every machine."""
+        return self._session.state.statistics.digest
+
+    def predict(
+        self,
+        source: Any,
+        *,
+        top: int = 5,
+        version: int | str | None = None,
+        progress: Progress | None = None,
+    ) -> Predictions:
+        """Answer pictures; writes nothing.
+
+        Args:
+            source: a file, a folder, a glob, a list of these, arrays, bytes, or ``"-"``.
+            top: how many classes to give for each.
+            version: whose answers: an event's number, an alias, or by default the latest.
+            progress: called as ``progress(done, total)``.
+
+        Raises:
+            NothingLearned: if no class is known.
+            UnknownEvent: if there is no such version.
+        """
+        mind = history.mind_of(self._session, version)
+        if mind.head is None:
+            raise NothingLearned(
+                f"{self.path} has learned nothing yet, so there is nothing to predict; "
+                f"teach it first: retain learn {self.path} FOLDER"
+            )
+        collected = unlabelled(source, self._session.extractor)
+        skipped, answers = list(collected.skipped), []
+        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
+            if isinstance(each, Skipped):
+                skipped.append(each)
+            else:
+                remembered = each.data is None and self._remembers(each.image)
+                answers.append(
+                    answer(
+                        mind,
+                        each.name,
+                        each.image,
+                        each.feature,
+                        each.norm,
+                        top=top,
+                        remembered=remembered,
+                    )
+                )
+        return Predictions(tuple(answers), tuple(skipped))
+
+    def evaluate(
+        self,
+        source: Any,
+        labels: Sequence[str] | str | None = None,
+        *,
+        version: int | str | None = None,
+        progress: Progress | None = None,
+    ) -> Report:
+        """Judge the classifier, or a version of it, on labelled pictures given as for `learn`."""
+        started = time.perf_counter()
+        mind = history.mind_of(self._session, version)
+        collected = labelled(source, labels, self._session.extractor)
+        skipped, pictures = list(collected.skipped), []
+        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
+            if isinstance(each, Skipped):
+                skipped.append(each)
+            else:
+                remembered = each.data is None and self._remembers(each.image)
+                truth = checked_label(each.label)
+                vector = each.feature, each.norm
+                pictures.append((each.name, each.image, truth, vector, remembered))
+        judged = report(mind, pictures, skipped)
+        return replaced(judged, seconds=time.perf_counter() - started)
+
+    def explain(self, image: Any, *, neighbours: int = 5, remedies: int = 2) -> Explanation:
+        """Why a picture is answered as it is, and what would change that; writes nothing.
+
+        Args:
+            image: a file, bytes or an array; or the name of a remembered picture.
+            neighbours: how many of the taught pictures it resembles to name.
+            remedies: for how many of the next best classes to say what it would take.
+
+        Raises:
+            NothingLearned: if no class is known.
+            BadImage, UnknownImage: if there is no such picture.
+        """
+        return explaining.explain(self._session, image, neighbours=neighbours, remedies=remedies)
+
+    def versions(self) -> list[Version]:
+        """The states it has been in, oldest first: one after each event that changed answers."""
+        return history.listed(self._session)
+
+    def diff(self, a: int | str, b: int | str | None = None) -> Diff:
+        """Two versions side by side, on every picture remembered now.
+
+        Args:
+            a: an event's number, an alias or ``"latest"``; 0 for before the first event.
+            b: the same; by default the latest.
+
+        Raises:
+            UnknownEvent: if there is no such version.
+        """
+        return history.diff(self._session, a, b)
+
+    def export(
+        self,
+        target: str | Path,
+        *,
+        version: int | str | None = None,
+        overwrite: bool = False,
+    ) -> Export:
+        """Write the classifier as one ONNX file: pictures in, probabilities out.
+
+        Corrections and exceptions are in it, labels and preprocessing in its metadata. Where the
+        classifier was adopted, input and output are called as in the original and mean the same.
+        Before the call returns, the file is held against `predict` on real pictures by ONNX
+        Runtime.
+
+        Args:
+            target: the file to write.
+            version: an event's number or an alias; by default the latest.
+            overwrite: whether a file that is there may be replaced.
+
+        Raises:
+            NotExported: if it would answer otherwise; no file is left then.
+            AlreadyExists: if the file is there.
+            BadOption: if the classifier takes vectors, or the file cannot be called so.
+        """
+        return handing.export(self._session, Path(target), version=version, overwrite=overwrite)
+
+    def log(self) -> list[Event]:
+        """The journal, oldest first."""
+        return self._session.store.events()
+
+    def show(self, what: int | str) -> EventDetail | ImageDetail:
+        """One journal entry (a number), or one remembered picture (a name).
+
+        Raises:
+            UnknownEvent, UnknownImage: if there is no such thing.
+        """
+        return views.show(self._session, what)
+
+    def classes(self) -> list[ClassInfo]:
+        """The classes, sorted by name."""
+        return views.classes(self._session)
+
+    def samples(self) -> list[Sample]:
+        """Every remembered picture, sorted by hash."""
+        return list(self._session.store.members())
+
+    def image(self, image: str) -> bytes:
+        """The bytes of a remembered picture, as they were given.
+
+        Raises:
+            UnknownImage: if it is not remembered, or only its features are.
+            Damaged: if the bytes on disk are not what they were.
+        """
+        return self._session.store.blob(named(self._session.store, image).image)
+
+    def status(self) -> Status:
+        """The classifier in a few numbers."""
+        return views.status(self._session)
+
+    def verify(self, *, deep: bool = False, progress: Progress | None = None) -> Verification:
+        """Re-derive everything from the journal, and say what is broken.
+
+        Args:
+            deep: also compute every feature again from its picture.
+            progress: called as ``progress(done, total)``.
+        """
+        return audit.verify(self._session, deep=deep, progress=progress)
+
+    def _remembers(self, image: str) -> bool:
+        return self._session.store.member(image) is not None

@@ -1,0 +1,210 @@
+"""`versions`, `diff`, `promote`, `rollback`: earlier states, and names for them.
+
+A version is the state right after an event. It is not kept but derived from the journal, so a
+forgotten picture is gone from all of them, and each is what it would be had it never been there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from retain.algebra import REFERENCE, compare
+from retain.caches import Mind, State
+from retain.comparisons import Diff
+from retain.errors import BadOption, CannotUndo, NothingLearned, UnknownEvent
+from retain.gate import concluded, judge, refuse
+from retain.jury import Judged
+from retain.session import Session
+from retain.values import Budgets, Change, Update, Version
+
+__all__ = ["PRODUCTION", "diff", "listed", "mind_of", "number_of", "promote", "rollback"]
+
+PRODUCTION = "production"
+
+_ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_CHOICES = (
+    "Look at the pictures with retain diff; promote it all the same with --force (force=True); or "
+    "set other budgets: retain gate"
+)
+_UNCHANGING = frozenset({"gate", "protect", "promote"})
+
+
+def number_of(session: Session, version: int | str | None) -> int:
+    """The event that a version stands for.
+
+    Args:
+        session: the classifier.
+        version: an event's number, an alias, or ``"latest"`` or None for the state in force.
+
+    Raises:
+        UnknownEvent: if it stands for nothing.
+    """
+    latest = session.store.head_event()
+    if version is None or version == "latest":
+        return latest
+    text = str(version)
+    aliases = session.store.rules().aliases
+    if text in aliases:
+        return aliases[text]
+    if text.isdecimal() and len(text) < 19:
+        if int(text) > 0:
+            session.store.event(int(text))
+        return int(text)
+    known = ", ".join(sorted(aliases)) or "none yet"
+    raise UnknownEvent(
+        f"there is no version {text!r}; give an event's number, 'latest', or an alias ({known})"
+    )
+
+
+def _state(session: Session, version: int | str | None) -> State:
+    number = number_of(session, version)
+    return session.state if number == session.store.head_event() else session.earlier(number)
+
+
+def mind_of(session: Session, version: int | str | None) -> Mind:
+    """What a version answers with."""
+    if number_of(session, version) == session.store.head_event():
+        return session.mind
+    return _state(session, version).mind
+
+
+def listed(session: Session) -> list[Version]:
+    """See `Classifier.versions`."""
+    names: dict[int, list[str]] = {}
+    for alias, number in session.store.rules().aliases.items():
+        names.setdefault(number, []).append(alias)
+    return [
+        Version(e.event, e.kind, e.at, e.summary, tuple(sorted(names.get(e.event, ()))))
+        for e in session.store.events()
+        if e.kind not in _UNCHANGING or e.event in names
+    ]
+
+
+def diff(session: Session, a: int | str, b: int | str | None) -> Diff:
+    """See `Classifier.diff`."""
+    started = time.perf_counter()
+    first, second, now = _state(session, a), _state(session, b), session.state
+    judges = [i for i, sample in enumerate(now.samples) if sample.label != REFERENCE]
+    features, norms = now.features[judges], now.norms[judges]
+    samples = [now.samples[i] for i in judges]
+    names = _renamed(session, first.mind.event)
+    answers = first.mind.answers(features, norms) or (None,) * len(samples)
+    before = [names.get(answer, answer) if answer else None for answer in answers]
+    after = second.mind.answers(features, norms)
+    if samples and not after:
+        raise NothingLearned(f"version {b} knows no class yet, so there is nothing to compare")
+    found = compare(before, after, [sample.label for sample in samples])
+
+    def changes(indices: Sequence[int]) -> tuple[Change, ...]:
+        return tuple(
+            Change(samples[i].image, before[i], after[i], samples[i].label, samples[i].source)
+            for i in indices
+        )
+
+    had = {names.get(label, label) for label in _classes(first)}
+    has = _classes(second)
+    return Diff(
+        a=first.mind.event,
+        b=second.mind.event,
+        worse=changes(found.worse),
+        better=changes(found.better),
+        changed=changes(found.changed),
+        judged=len(samples),
+        new_classes=tuple(sorted(has - had)),
+        gone_classes=tuple(sorted(had - has)),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _classes(state: State) -> set[str]:
+    return set(state.mind.head.classes) if state.mind.head else set()
+
+
+def _renamed(session: Session, event: int) -> dict[str, str]:
+    """Names of classes at an event → their names now."""
+    then = session.store.preview(at=event).rules.renames
+    now = list(session.store.rules().renames)
+    for each in then:
+        if each in now:
+            now.remove(each)
+    names: dict[str, str] = {}
+    for old, new in now:
+        names = {key: new if value == old else value for key, value in names.items()}
+        names.setdefault(old, new)
+    return names
+
+
+def promote(
+    session: Session, version: int | str | None, alias: str, *, force: bool, dry_run: bool
+) -> Update:
+    """See `Classifier.promote`."""
+    started = time.perf_counter()
+    _checked_alias(alias)
+    with session.writing("promote"):
+        number = number_of(session, version)
+        rules = session.store.rules()
+        present = rules.aliases.get(alias)
+        update = Update(None, "promote", f"{alias} is version {number} now")
+        if present is not None and present != number:
+            before, after = _state(session, present), _state(session, number)
+            verdict = judge(
+                before,
+                after,
+                (_said(before), _said(after)),
+                Budgets(**rules.budgets),
+                protected=rules.protected,
+                renamed=_renamed(session, present),
+            )
+            update = replace(update, verdict=verdict)
+        elif present == number:
+            return replace(update, summary=f"{alias} is version {number} already")
+        event = None
+        if not dry_run:
+            if not force:
+                refuse(update, _CHOICES)
+            event = session.decree("promote", detail={"alias": alias, "version": number})
+    return concluded(update, event, started)
+
+
+def rollback(session: Session, alias: str) -> Update:
+    """See `Classifier.rollback`."""
+    started = time.perf_counter()
+    _checked_alias(alias)
+    with session.writing("rollback"):
+        past = [
+            (entry.detail["alias"], int(entry.detail["version"]), bool(entry.detail.get("back")))
+            for entry in session.store.promotions()
+        ]
+        trail: list[int] = []
+        for name, number, back in past:
+            if name != alias:
+                continue
+            if back and len(trail) > 1:
+                trail.pop()
+            else:
+                trail.append(number)
+        if len(trail) < 2:
+            raise CannotUndo(
+                f"{alias} has never been another version, so there is nothing to go back to; see "
+                f"`retain versions`"
+            )
+        detail = {"alias": alias, "version": trail[-2], "back": True}
+        event = session.decree("promote", detail=detail)
+    summary = f"{alias} is version {trail[-2]} again (it was {trail[-1]})"
+    return concluded(Update(None, "rollback", summary), event, started)
+
+
+def _said(state: State) -> Judged:
+    answers = zip(state.samples, state.answers, strict=False)
+    return Judged({sample.image: answer for sample, answer in answers}, {})
+
+
+def _checked_alias(alias: str) -> None:
+    if not _ALIAS.fullmatch(alias) or alias == "latest":
+        raise BadOption(
+            f"{alias!r} cannot be an alias; use a letter and then letters, digits, '.', '_' or '-' "
+            f"(64 at most), and not 'latest'"
+        )
