@@ -178,6 +178,8 @@ def _quantized(nodes: _Nodes, features: str, power: float) -> tuple[str, str]:
     if power != 1.0:
         raised = nodes.add("Pow", nodes.add("Abs", x), nodes.constant(power))
         x = nodes.add("Mul", nodes.add("Sign", x), raised)
+        # As the extractor hands it on.
+        x = nodes.add("Cast", nodes.add("Cast", x, to=nodes.FLOAT), to=nodes.DOUBLE)
     tiny = nodes.constant(_TINY)
     largest = nodes.add("Max", nodes.reduce("ReduceMax", nodes.add("Abs", x)), tiny)
     x = nodes.add("Div", x, largest)
