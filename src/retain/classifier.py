@@ -19,7 +19,7 @@ from retain import audit, teaching, unlearning
 from retain.algebra import HeadOptions
 from retain.answers import answer, report
 from retain.errors import Damaged, NothingLearned
-from retain.intake import checked_label, named, take
+from retain.intake import checked_label, named
 from retain.session import Session
 from retain.store import Manifest, Store
 from retain.values import (
@@ -27,13 +27,11 @@ from retain.values import (
     Event,
     EventDetail,
     ImageDetail,
-    Prediction,
     Predictions,
     Progress,
     Receipt,
     Report,
     Sample,
-    Skipped,
     Status,
     Update,
     Verification,
@@ -219,7 +217,8 @@ class Classifier:
         events: Sequence[int] | int = (),
     ) -> list[Sample]:
         """The pictures that `forget` would forget, sorted by hash; changes nothing."""
-        return unlearning.selected(self._session, *_lists(images, labels, events))
+        with self._session.store.reading():
+            return unlearning.selected(self._session, *_lists(images, labels, events))
 
     def undo(self, event: int | None = None) -> Update:
         """Take back an event: the last one, or the one named; any but `forget`.
@@ -265,24 +264,19 @@ class Classifier:
         Raises:
             NothingLearned: if no class is known.
         """
-        mind = self._session.mind
-        if mind.head is None:
+        if self._session.mind.head is None:
             raise NothingLearned(
                 f"{self.path} has learned nothing yet, so there is nothing to predict; "
                 f"teach it first: retain learn {self.path} FOLDER"
             )
         collected = unlabelled(source, self._session.extractor)
-        skipped, answers = list(collected.skipped), []
-        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
-            if isinstance(each, Skipped):
-                skipped.append(each)
-            else:
-                remembered = each.data is None and self._remembers(each.image)
-                answers.append(
-                    answer(
-                        mind, each.name, each.image, each.feature, top=top, remembered=remembered
-                    )
-                )
+        skipped = list(collected.skipped)
+        taken = self._session.taken(collected.sources, skipped, progress)
+        mind, members = self._session.answering(taken)
+        answers = [
+            answer(mind, e.name, e.image, e.feature, top=top, remembered=e.image in members)
+            for e in taken
+        ]
         return Predictions(tuple(answers), tuple(skipped))
 
     def evaluate(
@@ -294,16 +288,13 @@ class Classifier:
     ) -> Report:
         """Judge the classifier on labelled pictures; `source` and `labels` as for `learn`."""
         started = time.perf_counter()
-        mind = self._session.mind
         collected = labelled(source, labels, self._session.extractor)
-        skipped, pictures = list(collected.skipped), []
-        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
-            if isinstance(each, Skipped):
-                skipped.append(each)
-            else:
-                remembered = each.data is None and self._remembers(each.image)
-                truth = checked_label(each.label)
-                pictures.append((each.name, each.image, truth, each.feature, remembered))
+        skipped = list(collected.skipped)
+        taken = self._session.taken(collected.sources, skipped, progress)
+        mind, members = self._session.answering(taken)
+        pictures = [
+            (e.name, e.image, checked_label(e.label), e.feature, e.image in members) for e in taken
+        ]
         judged = report(mind, pictures, skipped)
         return replaced(judged, seconds=time.perf_counter() - started)
 
@@ -319,11 +310,16 @@ class Classifier:
         """
         store = self._session.store
         if isinstance(what, int) or (what.isdecimal() and len(what) < 6):
-            return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
-        sample = named(store, what)
-        prediction = self._answer_of(sample)
-        numbers = {event for event, _ in store.history(sample.image)}
-        history = tuple(event for event in store.events() if event.event in numbers)
+            with store.reading():
+                return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
+        with self._session.reading() as mind:
+            sample = named(store, what)
+            found = store.feature(sample.image)
+            numbers = {event for event, _ in store.history(sample.image)}
+            history = tuple(event for event in store.events() if event.event in numbers)
+        if found is None:
+            raise Damaged(f"the feature of {sample.image} is missing; run `retain verify`")
+        prediction = answer(mind, sample.source, sample.image, found[0], remembered=True)
         return ImageDetail(sample, prediction, history)
 
     def classes(self) -> list[ClassInfo]:
@@ -348,9 +344,9 @@ class Classifier:
 
     def status(self) -> Status:
         """The classifier in a few numbers."""
-        session = self._session
-        samples, mind, manifest = session.store.members(), session.mind, session.store.manifest
-        tuned = mind.tuning
+        session, manifest = self._session, self._session.store.manifest
+        state = session.state
+        samples, mind, tuned = state.samples, state.mind, state.mind.tuning
         return Status(
             path=str(self.path),
             extractor=session.extractor.name,
@@ -361,8 +357,8 @@ class Classifier:
             classes=len({sample.label for sample in samples}),
             pinned=sum(sample.pinned for sample in samples),
             edited=len(mind.edited),
-            events=len(session.store.events()),
-            digest=self.digest,
+            events=sum(event.event <= mind.event for event in session.store.events()),
+            digest=state.statistics.digest,
             shrinkage=tuned.shrinkage if tuned else None,
             temperature=tuned.temperature if tuned else None,
             leave_one_out_accuracy=tuned.accuracy if tuned else None,
@@ -376,16 +372,6 @@ class Classifier:
             progress: called as ``progress(done, total)``.
         """
         return audit.verify(self._session, deep=deep, progress=progress)
-
-    def _answer_of(self, sample: Sample) -> Prediction:
-        found = self._session.store.feature(sample.image)
-        if found is None:
-            raise Damaged(f"the feature of {sample.image} is missing; run `retain verify`")
-        mind = self._session.mind
-        return answer(mind, sample.source, sample.image, found[0], remembered=True)
-
-    def _remembers(self, image: str) -> bool:
-        return self._session.store.member(image) is not None
 
 
 def _lists(

@@ -8,10 +8,12 @@ truth that `verify` compares with; both give the same bits.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import final
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -68,11 +70,36 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-@contextmanager
-def single_threaded() -> Iterator[None]:
+@final
+class _Limit:
+    """One limit for a whole process, set by the first thread that needs it, lifted by the last."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._inside = 0
+        self._set = ExitStack()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._guard:
+            if not self._inside:
+                self._set.enter_context(_controller().limit(limits=1, user_api="blas"))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._inside -= 1
+                if not self._inside:
+                    self._set.close()
+
+
+_LIMIT = _Limit()
+
+
+def single_threaded() -> AbstractContextManager[None]:
     """Linear algebra on one thread, so that the same state gives the same bits."""
-    with _controller().limit(limits=1, user_api="blas"):
-        yield
+    return _LIMIT.held()
 
 
 def load_mind(store: Store) -> Mind:
@@ -82,15 +109,16 @@ def load_mind(store: Store) -> Mind:
 
 def load_state(store: Store) -> State:
     """The whole state of a store, from its caches where they are current."""
-    samples, features = _members(store)
-    statistics = _load_statistics(store, samples, features)
-    return _state(store, samples, features, statistics, cached_mind(store))
+    with store.reading():
+        kept, mind = _kept(store), cached_mind(store)
+    return _state(store, kept, _load_statistics(store, kept.samples, kept.features), mind)
 
 
 def derived_state(store: Store) -> State:
     """The whole state of a store from its journal and features alone, without any cache."""
-    samples, features = _members(store)
-    return _state(store, samples, features, _summed(store, samples, features), None, fresh=True)
+    with store.reading():
+        kept = _kept(store)
+    return _state(store, kept, _summed(store, kept.samples, kept.features), None, fresh=True)
 
 
 def after(
@@ -324,27 +352,31 @@ def _summed(store: Store, samples: Sequence[Sample], features: Features) -> Stat
     return Statistics.of(features, [sample.label for sample in samples])
 
 
-def _members(store: Store) -> tuple[tuple[Sample, ...], Features]:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Kept:
+    """What the journal says after one event."""
+
+    event: int
+    samples: tuple[Sample, ...]
+    features: Features
+    lesson: Mapping[str, str]
+
+
+def _kept(store: Store) -> _Kept:
     samples = tuple(store.members())
     images, features, _ = store.features(None)
     if list(images) != [sample.image for sample in samples]:
         raise Damaged(f"members and features of {store.path} disagree; run `retain verify`")
-    return samples, features
+    return _Kept(store.head_event(), samples, features, store.lesson())
 
 
 def _state(
-    store: Store,
-    samples: tuple[Sample, ...],
-    features: Features,
-    statistics: Statistics,
-    mind: Mind | None,
-    *,
-    fresh: bool = False,
+    store: Store, kept: _Kept, statistics: Statistics, mind: Mind | None, *, fresh: bool = False
 ) -> State:
-    lesson = store.lesson()
+    samples, features, lesson = kept.samples, kept.features, kept.lesson
     taught = _at_lesson(samples, features, statistics, lesson)
     if mind is None:
-        event, size = store.head_event(), len(lesson)
         tuning = _tuning(store, samples, features, taught, lesson, fresh=fresh)
-        mind = _think(event, store, samples, features, statistics, taught, tuning, size)
+        size = len(lesson)
+        mind = _think(kept.event, store, samples, features, statistics, taught, tuning, size)
     return State(mind, samples, features, statistics, taught, _answers(mind, features))
