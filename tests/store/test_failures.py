@@ -217,7 +217,7 @@ def test_a_read_only_directory_can_be_read(store, path, unwritable, temporary, l
         assert reader.check() == ([], [])
         with pytest.raises(ReadOnly, match="make it writable"), reader.writing("learn"):
             pass
-        # While the log is there it is read along with; otherwise a copy is, which is nobody's to find.
+        # While the log is there it is read along with; else a copy is, of which no file is left.
         assert reader._database.along == log
         assert list(temporary.iterdir()) == []
     assert everything(path) == before

@@ -128,6 +128,8 @@ def _features(connection: Connection, manifest: Manifest, *, summed: bool) -> li
     for digest, vector, norm, checksum in kept:
         if vector is None:
             state = "missing"
+        elif not (isinstance(vector, bytes) and isinstance(norm, bytes)):
+            state = "no feature at all"
         elif len(vector) != 2 * manifest.dimension:
             state = f"{len(vector)} bytes long"
         elif summed and schema.checksum(vector, norm) != checksum:
