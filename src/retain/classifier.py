@@ -184,7 +184,8 @@ class Classifier(Reader):
         events: Sequence[int] | int = (),
     ) -> list[Sample]:
         """The pictures that `forget` would forget, sorted by hash; changes nothing."""
-        return unlearning.selected(self._session, *_lists(images, labels, events))
+        with self._session.store.reading():
+            return unlearning.selected(self._session, *_lists(images, labels, events))
 
     def undo(self, event: int | None = None) -> Update:
         """Take back an event: the last one, or the one named; any but `forget`.

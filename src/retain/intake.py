@@ -86,8 +86,14 @@ def take(
     known = store.known()
     for done, item in enumerate(extract_many(sources, extractor, skip=known.__contains__), 1):
         source = item.source
+        found = store.feature(item.image) if item.skipped else None
+        if item.skipped and found is None:
+            # Another process has forgotten the picture meanwhile.
+            item = next(extract_many([source], extractor))
         if item.error is not None:
             yield Skipped(source.name, str(item.error))
+        elif found is not None:
+            yield Taken(item.image, source.name, source.label, found[0], found[1], None)
         elif item.feature is not None:
             try:
                 feature, norm = quantize(item.feature)
@@ -95,12 +101,6 @@ def take(
                 yield Skipped(source.name, str(error))
             else:
                 yield Taken(item.image, source.name, source.label, feature, float(norm), item.data)
-        else:
-            found = store.feature(item.image)
-            if found is None:
-                yield Skipped(source.name, "its feature vanished while it was read; try again")
-            else:
-                yield Taken(item.image, source.name, source.label, found[0], found[1], None)
         if progress is not None:
             progress(done, len(sources))
 

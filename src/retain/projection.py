@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retain.algebra import Statistics
-from retain.caches import Features, Lengths, Mind, State, cached_mind, cached_statistics
+from retain.algebra import Statistics, Tuning
+from retain.caches import Features, Mind, State, cached_mind, cached_statistics
 from retain.errors import Damaged
 from retain.solving import Ground, Vectors, think, tuned
-from retain.store import Store
+from retain.store import Plan, Store
 from retain.values import Sample
 
 __all__ = [
@@ -49,29 +49,24 @@ def load_mind(store: Store) -> Mind:
 
 def load_state(store: Store) -> State:
     """The whole state of a store, from its caches where they are current."""
-    samples, features, norms = _members(store)
-    statistics = _load_statistics(store, samples, features)
-    return _state(store, samples, (features, norms), statistics, cached_mind(store))
+    with store.reading():
+        kept, mind = _kept(store, None), cached_mind(store)
+    statistics = _load_statistics(store, kept.plan.members, kept.vectors[0])
+    return _state(store, kept, statistics, mind.tuning if mind else None)
 
 
 def derived_state(store: Store) -> State:
     """The whole state of a store from its journal and features alone, without any cache."""
-    samples, features, norms = _members(store)
-    statistics = _summed(store, samples, features)
-    return _state(store, samples, (features, norms), statistics, None, fresh=True)
+    with store.reading():
+        kept = _kept(store, None)
+    return _state(store, kept, _summed(store, kept.plan.members, kept.vectors[0]), fresh=True)
 
 
 def state_at(store: Store, event: int) -> State:
     """The state right after an event, of what is still remembered."""
-    plan = store.preview(at=event)
-    images, features, norms = store.features([sample.image for sample in plan.members])
-    if list(images) != [sample.image for sample in plan.members]:
-        raise Damaged(f"features are missing in {store.path}; run `retain verify`")
-    statistics = _summed(store, plan.members, features)
-    taught = _at_lesson(plan.members, features, statistics, plan.lesson)
-    ground, vectors = Ground.of(store, plan.rules.renames), (features, norms)
-    tuning = tuned(ground, plan.members, vectors, taught, plan.lesson)
-    return think(ground, event, plan.members, vectors, statistics, taught, tuning, len(plan.lesson))
+    with store.reading():
+        kept = _kept(store, event)
+    return _state(store, kept, _summed(store, kept.plan.members, kept.vectors[0]))
 
 
 def after(
@@ -236,27 +231,35 @@ def _summed(store: Store, samples: Sequence[Sample], features: Features) -> Stat
     return Statistics.of(features, [sample.label for sample in samples])
 
 
-def _members(store: Store) -> tuple[tuple[Sample, ...], Features, Lengths]:
-    samples = tuple(store.members())
-    images, features, norms = store.features(None)
-    if list(images) != [sample.image for sample in samples]:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Kept:
+    """What the journal says after one event, and what of it is still remembered."""
+
+    event: int
+    plan: Plan
+    vectors: Vectors
+
+
+def _kept(store: Store, event: int | None) -> _Kept:
+    """What is kept after an event; now, and held against the members kept, if it is None."""
+    plan = store.plan() if event is None else store.preview(at=event)
+    images, features, norms = store.features([sample.image for sample in plan.members])
+    if list(images) != [sample.image for sample in plan.members]:
         raise Damaged(f"members and features of {store.path} disagree; run `retain verify`")
-    return samples, features, norms
+    return _Kept(store.head_event() if event is None else event, plan, (features, norms))
 
 
 def _state(
     store: Store,
-    samples: tuple[Sample, ...],
-    vectors: Vectors,
+    kept: _Kept,
     statistics: Statistics,
-    mind: Mind | None,
+    tuning: Tuning | None = None,
     *,
     fresh: bool = False,
 ) -> State:
-    lesson, ground = store.lesson(), Ground.of(store)
-    taught = _at_lesson(samples, vectors[0], statistics, lesson)
-    event = store.head_event() if mind is None else mind.event
-    tuning = mind.tuning if mind is not None else None
+    samples, lesson = kept.plan.members, kept.plan.lesson
+    ground = Ground.of(store, kept.plan.rules.renames)
+    taught = _at_lesson(samples, kept.vectors[0], statistics, lesson)
     if tuning is None:
-        tuning = tuned(ground, samples, vectors, taught, lesson, fresh=fresh)
-    return think(ground, event, samples, vectors, statistics, taught, tuning, len(lesson))
+        tuning = tuned(ground, samples, kept.vectors, taught, lesson, fresh=fresh)
+    return think(ground, kept.event, samples, kept.vectors, statistics, taught, tuning, len(lesson))

@@ -12,9 +12,10 @@ from typing import Any, Self
 from retain import audit, explaining, handing, views
 from retain import versions as history
 from retain.answers import answer, report
+from retain.caches import Mind
 from retain.comparisons import Diff, Explanation, Export
 from retain.errors import NothingLearned
-from retain.intake import checked_label, named, take
+from retain.intake import Taken, checked_label, named
 from retain.session import Session
 from retain.values import (
     ClassInfo,
@@ -25,7 +26,6 @@ from retain.values import (
     Progress,
     Report,
     Sample,
-    Skipped,
     Status,
     Verification,
     Version,
@@ -92,30 +92,19 @@ class Reader:
             NothingLearned: if no class is known.
             UnknownEvent: if there is no such version.
         """
-        mind = history.mind_of(self._session, version)
-        if mind.head is None:
+        if history.mind_of(self._session, version).head is None:
             raise NothingLearned(
                 f"{self.path} has learned nothing yet, so there is nothing to predict; "
                 f"teach it first: retain learn {self.path} FOLDER"
             )
         collected = unlabelled(source, self._session.extractor)
-        skipped, answers = list(collected.skipped), []
-        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
-            if isinstance(each, Skipped):
-                skipped.append(each)
-            else:
-                remembered = each.data is None and self._remembers(each.image)
-                answers.append(
-                    answer(
-                        mind,
-                        each.name,
-                        each.image,
-                        each.feature,
-                        each.norm,
-                        top=top,
-                        remembered=remembered,
-                    )
-                )
+        skipped = list(collected.skipped)
+        taken = self._session.taken(collected.sources, skipped, progress)
+        mind, members = self._answering(taken, version)
+        answers = [
+            answer(mind, e.name, e.image, e.feature, e.norm, top=top, remembered=e.image in members)
+            for e in taken
+        ]
         return Predictions(tuple(answers), tuple(skipped))
 
     def evaluate(
@@ -128,17 +117,14 @@ class Reader:
     ) -> Report:
         """Judge the classifier, or a version of it, on labelled pictures given as for `learn`."""
         started = time.perf_counter()
-        mind = history.mind_of(self._session, version)
         collected = labelled(source, labels, self._session.extractor)
-        skipped, pictures = list(collected.skipped), []
-        for each in take(self._session.store, self._session.extractor, collected.sources, progress):
-            if isinstance(each, Skipped):
-                skipped.append(each)
-            else:
-                remembered = each.data is None and self._remembers(each.image)
-                truth = checked_label(each.label)
-                vector = each.feature, each.norm
-                pictures.append((each.name, each.image, truth, vector, remembered))
+        skipped = list(collected.skipped)
+        taken = self._session.taken(collected.sources, skipped, progress)
+        mind, members = self._answering(taken, version)
+        pictures = [
+            (e.name, e.image, checked_label(e.label), (e.feature, e.norm), e.image in members)
+            for e in taken
+        ]
         judged = report(mind, pictures, skipped)
         return replaced(judged, seconds=time.perf_counter() - started)
 
@@ -240,5 +226,12 @@ class Reader:
         """
         return audit.verify(self._session, deep=deep, progress=progress)
 
-    def _remembers(self, image: str) -> bool:
-        return self._session.store.member(image) is not None
+    def _answering(
+        self, taken: Sequence[Taken], version: int | str | None
+    ) -> tuple[Mind, set[str]]:
+        """What answers, and which of these pictures are members: both of one state."""
+        if version is not None:
+            mind = history.mind_of(self._session, version)
+            return mind, self._session.remembered(taken)
+        with self._session.reading() as mind:
+            return mind, self._session.remembered(taken)

@@ -10,17 +10,20 @@ from typing import Any, TypedDict
 from retain.algebra import REFERENCE, Factor, HeadOptions, compare
 from retain.caches import Mind, State, save
 from retain.gate import Lesson, judge
-from retain.intake import Taken
+from retain.intake import Taken, take
 from retain.jury import Judged, Jury, judged
 from retain.projection import Item, after, load_mind, load_state, state_at
 from retain.store import Assertion, Store
-from retain.values import Budgets, Change, Verdict
+from retain.values import Budgets, Change, Progress, Skipped, Source, Verdict
 from retain.vision import Extractor, load_extractor
 
 __all__ = ["Differences", "Session", "differences"]
 
 # The cached sums (13 MB at 1,280 numbers) are written again after this many changed pictures.
 _STALE = 64
+
+# How often a state that was overtaken by an event is worked out anew before others must wait.
+_TRIES = 3
 
 
 class Session:
@@ -50,17 +53,53 @@ class Session:
     @property
     def mind(self) -> Mind:
         """What answering needs, current with the journal."""
-        if self._mind is None or self._mind.event != self.store.head_event():
-            self._mind = load_mind(self.store)
-        return self._mind
+        mind = self._mind
+        if mind is None or mind.event != self.store.head_event():
+            self._mind = mind = load_mind(self.store)
+        return mind
 
     @property
     def state(self) -> State:
         """What changing needs, current with the journal."""
-        if self._state is None or self._state.mind.event != self.store.head_event():
-            self._state = load_state(self.store)
-            self._mind = self._state.mind
-        return self._state
+        state = self._state
+        if state is None or state.mind.event != self.store.head_event():
+            self._state = state = load_state(self.store)
+            self._mind = state.mind
+        return state
+
+    @contextmanager
+    def reading(self) -> Iterator[Mind]:
+        """A mind, and until the end a store that says the same, whatever others write meanwhile.
+
+        The mind is worked out before, since others wait while a store is being read; only when
+        they write faster than that is it worked out inside.
+        """
+        for _ in range(_TRIES):
+            mind = self.mind
+            with self.store.reading():
+                if mind.event == self.store.head_event():
+                    yield mind
+                    return
+        with self.store.reading():
+            yield self.mind
+
+    def taken(
+        self, sources: Sequence[Source], skipped: list[Skipped], progress: Progress | None
+    ) -> list[Taken]:
+        """The sources that can be read, without their bytes; the others are added to `skipped`."""
+        found = []
+        for each in take(self.store, self.extractor, sources, progress):
+            if isinstance(each, Skipped):
+                skipped.append(each)
+            else:
+                found.append(replace(each, data=None))
+        return found
+
+    def remembered(self, taken: Sequence[Taken]) -> set[str]:
+        """Which of these pictures are members."""
+        with self.store.reading():
+            found = (self.store.member(each.image) for each in taken)
+            return {member.image for member in found if member is not None}
 
     def earlier(self, event: int) -> State:
         """The state right after an earlier event, of what is still remembered."""
@@ -134,7 +173,7 @@ class Session:
         for factor, jury in self._juries:
             if factor is state.solver.factor:
                 return jury
-        lesson = self.store.lesson() if lesson is None else lesson
+        lesson = self.store.plan().lesson if lesson is None else lesson
         jury = Jury.of(state, lesson, options)
         self._juries = [(state.solver.factor, jury), *self._juries[:1]]
         return jury

@@ -7,10 +7,12 @@ last layer it came with and learns beside it. Both are pure functions of what is
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import final
 
 from threadpoolctl import ThreadpoolController
 
@@ -71,11 +73,36 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-@contextmanager
-def single_threaded() -> Iterator[None]:
+@final
+class _Limit:
+    """One limit for a whole process, set by the first thread that needs it, lifted by the last."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._inside = 0
+        self._set = ExitStack()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._guard:
+            if not self._inside:
+                self._set.enter_context(_controller().limit(limits=1, user_api="blas"))
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._inside -= 1
+                if not self._inside:
+                    self._set.close()
+
+
+_LIMIT = _Limit()
+
+
+def single_threaded() -> AbstractContextManager[None]:
     """Linear algebra on one thread, so that the same state gives the same bits."""
-    with _controller().limit(limits=1, user_api="blas"):
-        yield
+    return _LIMIT.held()
 
 
 def think(

@@ -9,17 +9,18 @@ from retain.answers import answer
 from retain.errors import Damaged
 from retain.intake import named
 from retain.session import Session
-from retain.values import ClassInfo, EventDetail, ImageDetail, Prediction, Sample, Status
+from retain.values import ClassInfo, EventDetail, ImageDetail, Status
 
-__all__ = ["answer_of", "classes", "show", "status"]
+__all__ = ["classes", "show", "status"]
 
 
 def classes(session: Session) -> list[ClassInfo]:
     """See `Classifier.classes`."""
-    samples = session.store.members()
+    with session.reading() as mind:
+        samples = session.store.members()
     images = Counter(sample.label for sample in samples)
     pinned = Counter(sample.label for sample in samples if sample.pinned)
-    head = session.mind.head
+    head = mind.head
     names = {*images, *(head.classes if head else ())} - {REFERENCE}
     return [ClassInfo(label, images[label], pinned[label]) for label in sorted(names)]
 
@@ -28,25 +29,23 @@ def show(session: Session, what: int | str) -> EventDetail | ImageDetail:
     """See `Classifier.show`."""
     store = session.store
     if isinstance(what, int) or (what.isdecimal() and len(what) < 6):
-        return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
-    sample = named(store, what)
-    prediction = answer_of(session, sample)
-    numbers = {event for event, _ in store.history(sample.image)}
-    history = tuple(event for event in store.events() if event.event in numbers)
-    return ImageDetail(sample, prediction, history)
-
-
-def answer_of(session: Session, sample: Sample) -> Prediction:
-    """What the classifier answers for a remembered picture."""
-    found = session.store.feature(sample.image)
+        with store.reading():
+            return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
+    with session.reading() as mind:
+        sample = named(store, what)
+        found = store.feature(sample.image)
+        numbers = {event for event, _ in store.history(sample.image)}
+        history = tuple(event for event in store.events() if event.event in numbers)
     if found is None:
         raise Damaged(f"the feature of {sample.image} is missing; run `retain verify`")
-    return answer(session.mind, sample.source, sample.image, *found, remembered=True)
+    prediction = answer(mind, sample.source, sample.image, *found, remembered=True)
+    return ImageDetail(sample, prediction, history)
 
 
 def status(session: Session) -> Status:
     """See `Classifier.status`."""
-    samples, mind, manifest = session.store.members(), session.mind, session.store.manifest
+    state, manifest = session.state, session.store.manifest
+    samples, mind = state.samples, state.mind
     labelled = [sample for sample in samples if sample.label != REFERENCE]
     tuned = mind.tuning
     return Status(
@@ -59,8 +58,8 @@ def status(session: Session) -> Status:
         classes=len(mind.head.classes) if mind.head else 0,
         pinned=sum(sample.pinned for sample in samples),
         edited=len(mind.edited),
-        events=len(session.store.events()),
-        digest=session.state.statistics.digest,
+        events=sum(event.event <= mind.event for event in session.store.events()),
+        digest=state.statistics.digest,
         shrinkage=tuned.shrinkage if tuned else None,
         temperature=tuned.temperature if tuned else None,
         leave_one_out_accuracy=tuned.accuracy if tuned else None,

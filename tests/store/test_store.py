@@ -95,7 +95,7 @@ def test_events_and_members(store):
         (3, "correct", 1),
     ]
     assert [s.label for s in store.assertions(1)] == ["mug", "mug"]
-    assert store.lesson() == {a.image: "mug", b.image: "mug", c.image: "cup"}
+    assert store.plan().lesson == {a.image: "mug", b.image: "mug", c.image: "cup"}
     with pytest.raises(UnknownEvent, match="1 to 3"):
         store.event(4)
 
@@ -146,7 +146,7 @@ def test_undo_and_its_preview_agree(store):
         with store.writing("undo"):
             store.append("undo", target=target)
         assert tuple(store.members()) == plan.members
-        assert store.lesson() == plan.lesson
+        assert store.plan().lesson == plan.lesson
         assert store.check() == ([], [])
     # A plain undo took back event 1, the last that counted; now there is none.
     assert labels(store) == {}
@@ -163,7 +163,7 @@ def test_rename_and_its_preview_agree(store):
         store.append("merge", detail=detail)
     assert tuple(store.members()) == plan.members
     assert set(labels(store).values()) == {"cup"}
-    assert set(store.lesson().values()) == {"cup"}
+    assert set(store.plan().lesson.values()) == {"cup"}
 
 
 def test_an_event_that_fails_leaves_nothing(store):

@@ -77,9 +77,7 @@ def some_head(seed: int, d: int = D, classes: int = 5, **change) -> ExportHead:
 
 def twin(feature, head: ExportHead) -> np.ndarray:
     """The logits of one feature, from the definition, one number at a time."""
-    f = [
-        float(np.float32(math.copysign(abs(float(x)) ** head.power, float(x)))) for x in feature
-    ]
+    f = [float(np.float32(math.copysign(abs(float(x)) ** head.power, float(x)))) for x in feature]
     length = math.hypot(*f)
     fixed = [round(x / length * 2**14) if length else 0 for x in f]
     phi = [x / 2**14 for x in fixed]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from retain.errors import Damaged, UnknownImage
-from retain.store.manifest import sync_folder
+from retain.store.manifest import sync_folder as sync  # of files it makes the bytes durable
 from retain.values import content_hash
 
 __all__ = ["Blobs"]
@@ -25,26 +25,32 @@ class Blobs:
         return self._folder / digest[:2] / digest
 
     def write(self, pictures: Mapping[str, bytes]) -> None:
-        """Keep pictures; on return they are durable."""
-        folders = set()
-        for image, data in pictures.items():
-            path = self.path(image)
-            # What is there already may have been left by a process that was killed before this.
-            folders |= {self._folder, path.parent}
-            if path.exists() and path.stat().st_size == len(data):
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
-                with temporary.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
+        """Keep pictures; on return they are durable.
+
+        All are written before any is waited for, so that the disk may take them in one go; and each
+        is whole on the disk before it bears its name.
+        """
+        folders, written = set(), {}
+        try:
+            for image, data in pictures.items():
+                path = self.path(image)
+                # What is there already may have been left by a process killed before this.
+                folders |= {self._folder, path.parent}
+                if path.exists() and path.stat().st_size == len(data):
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                written[temporary] = path
+                temporary.write_bytes(data)
+            for temporary in written:
+                sync(temporary)
+            for temporary, path in written.items():
                 temporary.replace(path)
-            finally:
+        finally:
+            for temporary in written:
                 temporary.unlink(missing_ok=True)
         for folder in folders:
-            sync_folder(folder)
+            sync(folder)
 
     def read(self, image: str) -> bytes:
         """A picture's bytes.
@@ -97,7 +103,7 @@ class Blobs:
             erased += size
             folders.add(path.parent)
         for folder in folders:
-            sync_folder(folder)
+            sync(folder)
             # A folder named for the first two digits would tell a little of what was there.
             if not any(folder.iterdir()):
                 folder.rmdir()

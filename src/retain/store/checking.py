@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from retain.errors import Damaged, RetainError, UnknownImage
-from retain.store import journal, reading
+from retain.store import journal, reading, schema
 from retain.store.blobs import Blobs
-from retain.store.failures import translated, understood
+from retain.store.database import Database
+from retain.store.failures import translated
 from retain.store.journal import Plan, Replay
 from retain.store.manifest import Manifest
 
 __all__ = ["check", "checked_plan"]
 
 
-def check(
-    path: Path, manifest: Manifest, engine: Engine, blobs: Blobs
-) -> tuple[list[str], list[str]]:
+def check(database: Database, manifest: Manifest, blobs: Blobs) -> tuple[list[str], list[str]]:
     """Problems, and notes on what is odd but harmless."""
     problems: list[str] = []
     notes: list[str] = []
     try:
-        with translated(path), understood(path), engine.begin() as connection:
+        with database.transaction() as connection:
             problems += _database(connection)
             problems += _membership(connection, manifest)
+            summed = schema.version(connection) >= schema.CHECKSUMS
+            problems += _features(connection, manifest, summed=summed)
+            if not summed:
+                notes.append(
+                    "the features have no checksums yet; the next command that changes this "
+                    "classifier makes them"
+                )
             if connection.exec_driver_sql("SELECT 1 FROM erasures").first() is not None:
                 notes.append(
                     "forgotten pictures are still to be erased from the files; the next command "
@@ -40,16 +44,22 @@ def check(
     if manifest.memory == "images":
         for image in sorted(kept):
             try:
-                with translated(path):
+                with translated(database.folder, reading=True):
                     blobs.read(image)
-            except UnknownImage:
-                problems.append(f"the bytes of {image} are missing")
-            except (Damaged, RetainError) as error:
-                problems.append(str(error))
+            except RetainError as error:
+                # Somebody may have forgotten it since.
+                if _kept(database, image):
+                    missing = isinstance(error, UnknownImage)
+                    problems.append(f"the bytes of {image} are missing" if missing else str(error))
     spare = sum(image not in kept for image in blobs.all())
     if spare:
         notes.append(f"{spare} files in blobs/ belong to no picture; the next forget erases them")
     return problems, notes
+
+
+def _kept(database: Database, image: str) -> bool:
+    with database.transaction() as connection:
+        return bool(reading.numbers(connection, [image]))
 
 
 def _database(connection: Connection) -> list[str]:
@@ -105,11 +115,26 @@ def _membership(connection: Connection, manifest: Manifest) -> list[str]:
         checked_plan(connection, replayed)
     except Damaged as error:
         problems.append(str(error))
-    lengths = connection.exec_driver_sql(
-        "SELECT i.hash, length(f.vector) FROM images i LEFT JOIN features f ON f.image = i.id"
+    return problems
+
+
+def _features(connection: Connection, manifest: Manifest, *, summed: bool) -> list[str]:
+    """Features that are missing, cut short, or (where there are checksums) not what was stored."""
+    problems: list[str] = []
+    kept = connection.exec_driver_sql(
+        f"SELECT i.hash, f.vector, f.norm, {'f.checksum' if summed else 'NULL'} "  # noqa: S608
+        "FROM images i LEFT JOIN features f ON f.image = i.id"
     )
-    for digest, length in lengths:
-        if length != 2 * manifest.dimension:
-            state = "missing" if length is None else f"{length} bytes long"
-            problems.append(f"the feature of {reading.to_name(digest)} is {state}")
+    for digest, vector, norm, checksum in kept:
+        if vector is None:
+            state = "missing"
+        elif not (isinstance(vector, bytes) and isinstance(norm, bytes)):
+            state = "no feature at all"
+        elif len(vector) != 2 * manifest.dimension:
+            state = f"{len(vector)} bytes long"
+        elif summed and schema.checksum(vector, norm) != checksum:
+            state = "not the one that was stored: its checksum differs"
+        else:
+            continue
+        problems.append(f"the feature of {reading.to_name(digest)} is {state}")
     return problems

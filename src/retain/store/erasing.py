@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-
-from sqlalchemy import Engine
 
 from retain.errors import DiskFull
 from retain.store.blobs import Blobs
+from retain.store.database import Database
 from retain.store.failures import translated
 from retain.store.reading import to_name
 
@@ -18,7 +16,7 @@ __all__ = ["finish", "rewrite"]
 _PATIENCE = 5.0
 
 
-def finish(path: Path, engine: Engine, blobs: Blobs) -> int:
+def finish(database: Database, blobs: Blobs) -> int:
     """Erase what is pending; returns how many bytes of pictures were erased.
 
     Bytes first, then every trace in the database, then the list of what to erase. The list ends
@@ -28,20 +26,20 @@ def finish(path: Path, engine: Engine, blobs: Blobs) -> int:
     Raises:
         DiskFull: if there is no room to write the database anew; the next call goes on.
     """
-    with translated(path), engine.begin() as connection:
+    path = database.folder
+    with database.transaction() as connection:
         rows = connection.exec_driver_sql("SELECT hash FROM erasures").fetchall()
         if not rows:
             return 0
         kept = {row[0] for row in connection.exec_driver_sql("SELECT hash FROM images")}
-    writing = engine.execution_options(writes=True)
     try:
         with translated(path):
             erased = blobs.erase(to_name(row[0]) for row in rows if row[0])
             erased += blobs.erase_strays({to_name(digest) for digest in kept})
-            with writing.begin() as connection:
+            with database.transaction(writes=True) as connection:
                 connection.exec_driver_sql("DELETE FROM erasures WHERE hash != x''")
-            if rewrite(engine):
-                with writing.begin() as connection:
+            if rewrite(database):
+                with database.transaction(writes=True) as connection:
                     connection.exec_driver_sql("DELETE FROM erasures")
     except DiskFull as error:
         raise DiskFull(
@@ -52,28 +50,29 @@ def finish(path: Path, engine: Engine, blobs: Blobs) -> int:
     return erased
 
 
-def rewrite(engine: Engine) -> bool:
+def rewrite(database: Database) -> bool:
     """Write the database anew and empty its log, so that nothing deleted is left in either.
 
     Readers may hold an old state of the log for a moment; they are waited for. Returns whether the
     log could be emptied.
     """
-    raw = engine.raw_connection()
-    try:
-        cursor = raw.cursor()
+    with database.raw() as cursor:
         cursor.execute("VACUUM")
+    deadline = time.monotonic() + _PATIENCE
+    while not _emptied(database):
+        if time.monotonic() >= deadline:
+            return False
+        # Other threads of this process read in between.
+        time.sleep(0.05)
+    return True
+
+
+def _emptied(database: Database) -> bool:
+    with database.raw() as cursor:
         # A checkpoint would itself wait for readers, and for as long as a writer waits.
         before = cursor.execute("PRAGMA busy_timeout").fetchone()[0]
         cursor.execute("PRAGMA busy_timeout = 50")
         try:
-            deadline = time.monotonic() + _PATIENCE
-            while cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
-                if time.monotonic() >= deadline:
-                    return False
-                time.sleep(0.05)
+            return not cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         finally:
             cursor.execute(f"PRAGMA busy_timeout = {before}")
-            cursor.close()
-        return True
-    finally:
-        raw.close()

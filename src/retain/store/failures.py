@@ -16,8 +16,11 @@ __all__ = ["translated", "understood"]
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Raise errors about the classifier at `path` as members of the tree in `retain.errors`."""
+def translated(path: Path, *, reading: bool = False) -> Iterator[None]:
+    """Raise errors about the classifier at `path` as members of the tree in `retain.errors`.
+
+    With `reading`, a permission that is missing is one to read.
+    """
     try:
         yield
     except RetainError:
@@ -27,7 +30,7 @@ def translated(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _of_sqlite(path, error) from error
     except OSError as error:
-        raise _of_system(path, error) from error
+        raise _of_system(path, error, reading=reading) from error
 
 
 @contextmanager
@@ -57,12 +60,18 @@ def _of_sqlite(path: Path, error: BaseException) -> StoreError:
         return ReadOnly(
             f"{path} cannot be written ({text}); make it writable, or work on a copy of it"
         )
-    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED} or "locked" in text:
+    held = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+    if code in held or "locked" in text:
         return Locked(f"{path} is being written by another process ({text}); try again")
     if code == sqlite3.SQLITE_IOERR:
         return StoreError(
             f"the disk failed while {path} was read or written ({text}); what was acknowledged "
             f"before is kept. Check the disk and its free space, then run `retain verify {path}`"
+        )
+    if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM}:
+        return StoreError(
+            f"the journal of {path} cannot be opened ({text}); check that you may read "
+            f"{path / 'journal.db'} and the files beside it, and that the disk is there"
         )
     return Damaged(
         f"the journal of {path} is damaged ({text}). Run `retain verify {path}` for the whole "
@@ -70,9 +79,14 @@ def _of_sqlite(path: Path, error: BaseException) -> StoreError:
     )
 
 
-def _of_system(path: Path, error: OSError) -> StoreError:
+def _of_system(path: Path, error: OSError, *, reading: bool) -> StoreError:
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         return _full(path)
+    if reading and error.errno in {errno.EACCES, errno.EPERM}:
+        return StoreError(
+            f"{path} cannot be read ({error.strerror}: {error.filename}); ask its owner for "
+            f"permission, or work on a copy of it"
+        )
     if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
         return ReadOnly(
             f"{path} cannot be written ({error.strerror}: {error.filename}); make it writable, or "

@@ -35,8 +35,11 @@ __all__ = [
     "Replay",
     "Rules",
     "active",
+    "followed",
+    "promotions",
     "replay",
     "rules",
+    "told",
     "undoable",
 ]
 
@@ -176,6 +179,12 @@ def rules(entries: Sequence[Entry]) -> Rules:
     return Rules(budgets, protected, aliases, tuple(renames))
 
 
+def promotions(entries: Sequence[Entry]) -> list[Entry]:
+    """The active events that made an alias stand for a version, oldest first."""
+    undone = active(entries)
+    return [each for each in entries if each.kind == "promote" and each.id not in undone]
+
+
 def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
     """The event that `undo` means.
 
@@ -197,7 +206,7 @@ def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
     else:
         by_id = {entry.id: entry for entry in entries}
         if target not in by_id:
-            raise unknown(target, entries)
+            raise unknown(target, entries[-1].id if entries else 0)
         found = by_id[target]
     if found.kind == "forget":
         raise CannotUndo(f"event {found.id} forgot pictures, and forgetting is for good")
@@ -214,10 +223,33 @@ def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
     return found
 
 
-def unknown(number: int, entries: Sequence[Entry]) -> UnknownEvent:
+def followed(
+    entries: Sequence[Entry],
+    said: Said,
+    kind: str | None,
+    target: int | None,
+    detail: Mapping[str, Any] | None,
+) -> list[Entry]:
+    """The journal as it would be after one more event; as it is for no kind."""
+    if kind is None:
+        return list(entries)
+    if kind == "undo":
+        target = undoable(entries, said, target).id
+    number = entries[-1].id + 1 if entries else 1
+    return [*entries, Entry(number, kind, "", target, detail or {})]
+
+
+def unknown(number: int, last: int) -> UnknownEvent:
     """The error for a number that no event has."""
-    there = f"events go from 1 to {entries[-1].id}" if entries else "the journal is empty"
+    there = f"events go from 1 to {last}" if last else "the journal is empty"
     return UnknownEvent(f"there is no event {number}; {there}")
+
+
+def told(entries: Sequence[Entry], labels: Mapping[int, Mapping[str, int]]) -> list[Event]:
+    """The journal for people; `labels` are event → label → how many pictures it gives it to."""
+    undone = active(entries)
+    kinds = {entry.id: entry.kind for entry in entries}
+    return [described(e, labels.get(e.id, {}), kinds, undone.get(e.id)) for e in entries]
 
 
 def described(

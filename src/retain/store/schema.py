@@ -2,12 +2,16 @@
 
 ``events`` is the truth about what happened and ``assertions`` about what each event says of which
 picture; ``members`` is their replay, kept so that it need not be replayed; ``features`` holds each
-picture's vector; ``tunings`` caches numbers by key. A picture with ``staged = 1`` was read by a
-lesson that has not ended: no event speaks of it yet.
+picture's vector and, since version 2, its checksum; ``tunings`` caches numbers by key. A picture
+with ``staged = 1`` was read by a lesson that has not ended: no event speaks of it yet.
+
+The tables below are those of version 1. What later versions have besides is in their migrations, so
+that a new database is made just as an old one is brought up to date.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +35,13 @@ from sqlalchemy.pool import StaticPool
 
 from retain.errors import Damaged, NewerFormat
 
-__all__ = ["MIGRATIONS", "connect", "current", "migrate"]
+__all__ = ["CHECKSUMS", "MIGRATIONS", "checksum", "connect", "migrate", "version"]
+
+# The version since which features have checksums.
+CHECKSUMS = 2
+
+# Features whose checksums are made at once when an older database is brought up to date.
+_AT_ONCE = 500
 
 metadata = MetaData()
 
@@ -94,7 +104,34 @@ def _first(connection: Connection) -> None:
     connection.execute(text("CREATE INDEX images_source ON images (source)"))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first,)
+def checksum(vector: bytes, norm: bytes) -> bytes:
+    """What tells whether a feature is the one that was stored: 8 bytes of SHA-256.
+
+    >>> checksum(b"", b"").hex()
+    'e3b0c44298fc1c14'
+    """
+    return hashlib.sha256(vector + norm).digest()[:8]
+
+
+def _checksums(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE features ADD COLUMN checksum BLOB"))
+    last = -1
+    while rows := connection.exec_driver_sql(
+        "SELECT image, vector, norm FROM features WHERE image > ? ORDER BY image LIMIT ?",
+        (last, _AT_ONCE),
+    ).fetchall():
+        last = rows[-1][0]
+        # What is damaged gets none, and `verify` names it.
+        made = [
+            (checksum(vector, norm), image)
+            for image, vector, norm in rows
+            if isinstance(vector, bytes) and isinstance(norm, bytes)
+        ]
+        if made:
+            connection.exec_driver_sql("UPDATE features SET checksum = ? WHERE image = ?", made)
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _checksums)
 """Numbered from 1: each brings a database of the version before to its own."""
 
 
@@ -103,7 +140,8 @@ def connect(file: Path, *, mode: str) -> Engine:
 
     Args:
         file: the database.
-        mode: SQLite's, ``"rw"``, ``"rwc"``, or ``"ro&immutable=1"`` where no file can be made.
+        mode: SQLite's: ``"rw"``; ``"rwc"`` to make it; ``"ro&readonly_shm=1"`` to read along with
+            others, under locks; ``"ro&immutable=1"`` to read, without any, what nobody changes.
     """
 
     def opened() -> sqlite3.Connection:
@@ -133,22 +171,22 @@ def connect(file: Path, *, mode: str) -> Engine:
     return engine
 
 
-def current(connection: Connection) -> bool:
-    """Whether a database has today's version, and not an older one.
+def version(connection: Connection) -> int:
+    """The version of a database: today's, ``len(MIGRATIONS)``, or an older one.
 
     Raises:
         NewerFormat: if it is newer than this code.
         Damaged: if it has none, as nothing that was ever made here.
     """
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-    if version < 1:
+    found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    if found < 1:
         raise Damaged(
             "journal.db is empty, so what was taught is lost; put a copy of the directory back if "
             "you have one"
         )
-    _refuse_newer(version)
+    _refuse_newer(found)
     connection.exec_driver_sql("SELECT max(id) FROM events")
-    return version == len(MIGRATIONS)
+    return found
 
 
 def migrate(connection: Connection) -> None:
@@ -157,16 +195,16 @@ def migrate(connection: Connection) -> None:
     Raises:
         NewerFormat: if it is newer than this code.
     """
-    version = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
-    _refuse_newer(version)
-    for number, step in enumerate(MIGRATIONS[version:], version + 1):
+    found = int(connection.exec_driver_sql("PRAGMA user_version").scalar_one())
+    _refuse_newer(found)
+    for number, step in enumerate(MIGRATIONS[found:], found + 1):
         step(connection)
         connection.exec_driver_sql(f"PRAGMA user_version = {number}")
 
 
-def _refuse_newer(version: int) -> None:
-    if version > len(MIGRATIONS):
+def _refuse_newer(found: int) -> None:
+    if found > len(MIGRATIONS):
         raise NewerFormat(
-            f"the journal has version {version}, and this retain knows up to {len(MIGRATIONS)}; "
+            f"the journal has version {found}, and this retain knows up to {len(MIGRATIONS)}; "
             f"install a newer one: pip install --upgrade retain"
         )

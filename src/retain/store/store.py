@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from retain.errors import AlreadyExists, Damaged, ReadOnly, StoreError
-from retain.store import caches, checking, erasing, journal, reading, snapshot, start, writing
+from retain.errors import Damaged, DiskFull, Locked, ReadOnly, StoreError, UnknownImage
+from retain.store import caches, checking, erasing, journal, reading, schema, start, writing
 from retain.store.blobs import Blobs
-from retain.store.failures import translated, understood
+from retain.store.database import Database
+from retain.store.failures import translated
 from retain.store.journal import Assertion, Entry, Plan, Rules
 from retain.store.lock import exclusive
-from retain.store.manifest import Manifest, sync_folder
-from retain.store.schema import connect, current, migrate
+from retain.store.manifest import Manifest
 from retain.store.start import Layer
 from retain.store.writing import NewImage
 from retain.values import Event, Sample
@@ -35,18 +34,18 @@ Fixed = NDArray[np.int16]
 class Store:
     """A classifier's directory. Made by `create` and `open`; a context manager.
 
-    Changing needs `writing`, which one process holds at a time. Every change is one transaction,
-    durable when its method returns.
+    Changing needs `writing`, which one thread of one process holds at a time. Every change is one
+    transaction, durable when its method returns. Any number of threads may share a store.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, engine: Engine, *, writable: bool) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, writable: bool) -> None:
         self.path = path
         self.manifest = manifest
         self.writable = writable
-        self.writing_now = False
-        self._engine = engine
+        self._writer: int | None = None
         self._blobs = Blobs(path / "blobs")
-        self._copy: Path | None = None
+        self._database = Database(path, writable=writable)
+        self._transaction = self._database.transaction
         self._start: Layer | None = None
 
     def __enter__(self) -> Store:
@@ -62,10 +61,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the files."""
-        self._engine.dispose()
-        if self._copy is not None:
-            shutil.rmtree(self._copy, ignore_errors=True)
-            self._copy = None
+        self._database.close()
 
     # -- making and opening -------------------------------------------------------------------
 
@@ -78,33 +74,19 @@ class Store:
         Raises:
             AlreadyExists: if something other than an empty directory is there.
         """
-        if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise AlreadyExists(f"{path} exists and is not a directory; choose another name")
-        if path.is_dir() and any(path.iterdir()):
-            made = (path / "manifest.json").exists()
-            what = "is a classifier already" if made else "is not empty"
-            raise AlreadyExists(f"{path} {what}; choose another name")
-        with translated(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scaffold = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", dir=path.parent))
-            try:
-                scaffold.chmod(0o755)
-                writing.build(scaffold, manifest, extractor_files)
-                scaffold.rename(path)
-                sync_folder(path.parent)
-            except BaseException:
-                shutil.rmtree(scaffold, ignore_errors=True)
-                raise
+        writing.make(path, manifest, extractor_files)
         return cls.open(path)
 
     @classmethod
     def open(cls, path: Path) -> Store:
         """Open the classifier at `path`; for reading only where the directory cannot be written.
 
+        An older format is brought up to date by whoever may write; it can be read as it is.
+
         Raises:
             NotAClassifier, NewerFormat, Damaged: if it is not one, too new, or unreadable.
         """
-        with translated(path):
+        with translated(path, reading=True):
             manifest = Manifest.read(path)
             database = path / "journal.db"
             if not database.is_file() or not database.stat().st_size:
@@ -113,21 +95,27 @@ class Store:
                     f"taught is lost; put a copy of the directory back if you have one"
                 )
             writable = os.access(path, os.W_OK) and os.access(database, os.W_OK)
-            copy = None if writable else snapshot.taken(database)
-            mode = "rw" if writable or copy else "ro&immutable=1"
-            engine = connect(copy / database.name if copy else database, mode=mode)
-            store = cls(path, manifest, engine, writable=writable)
-            store._copy = copy
+            store = cls(path, manifest, writable=writable)
             try:
-                store._bring_up_to_date()
+                # Where that cannot be now, whoever writes next does it; until then it is read so.
+                if store._outdated() and writable:
+                    with suppress(Locked, DiskFull), store.writing("upgrade", wait=0.0):
+                        pass
             except BaseException:
                 store.close()
                 raise
         return store
 
+    @property
+    def writing_now(self) -> bool:
+        """Whether this thread may write at this point: it holds the right, and is not `reading`."""
+        return self._writer == threading.get_ident() and not self._database.joined
+
     @contextmanager
     def writing(self, verb: str, wait: float = 10.0) -> Iterator[None]:
         """Hold the right to write; also finishes an erasure that a crash interrupted.
+
+        What the holder asks in the meantime is of one state, changed by nobody else.
 
         Raises:
             Locked: if another process holds it for longer than `wait` seconds.
@@ -139,14 +127,23 @@ class Store:
             # What goes wrong in the caller's own work is not about this directory.
             with translated(self.path):
                 stack.enter_context(exclusive(self.path, verb, wait))
+                self._bring_up_to_date()
                 self._finish_erasing()
-            self.writing_now = True
+            self._writer = threading.get_ident()
             try:
                 yield
             finally:
-                self.writing_now = False
+                self._writer = None
 
     # -- reading ------------------------------------------------------------------------------
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Let all questions until the end be answered from one state, whatever others write.
+
+        May be nested. Nothing can be written inside, by this thread. Keep it short, for other
+        threads and the end of an erasure wait for it: ask, leave, then compute.
+        """
+        return self._database.reading()
 
     @property
     def extractor_dir(self) -> Path:
@@ -208,27 +205,28 @@ class Store:
 
     def blob(self, image: str) -> bytes:
         """A picture's bytes (UnknownImage if not kept, Damaged if changed)."""
-        with translated(self.path):
-            return self._blobs.read(image)
+        with translated(self.path, reading=True):
+            try:
+                return self._blobs.read(image)
+            except Damaged:
+                # Bytes are overwritten while they are erased.
+                with self._transaction() as connection:
+                    if reading.numbers(connection, [image]):
+                        raise
+                raise UnknownImage(f"the bytes of {image} are not kept here any more") from None
 
     def events(self) -> list[Event]:
         """The journal for people, oldest first."""
         with self._transaction() as connection:
-            entries, labels = reading.entries(connection), reading.labels_by_event(connection)
-        undone = journal.active(entries)
-        kinds = {entry.id: entry.kind for entry in entries}
-        return [
-            journal.described(entry, labels.get(entry.id, {}), kinds, undone.get(entry.id))
-            for entry in entries
-        ]
+            return journal.told(reading.entries(connection), reading.labels_by_event(connection))
 
     def event(self, number: int) -> Event:
         """One event (UnknownEvent if there is none)."""
-        found = [event for event in self.events() if event.event == number]
-        if not found:
-            with self._transaction() as connection:
-                raise journal.unknown(number, reading.entries(connection))
-        return found[0]
+        events = self.events()
+        for event in events:
+            if event.event == number:
+                return event
+        raise journal.unknown(number, events[-1].event if events else 0)
 
     def assertions(self, number: int) -> list[Sample]:
         """What an event says of the pictures that are still kept, sorted by hash."""
@@ -240,11 +238,11 @@ class Store:
         with self._transaction() as connection:
             return reading.history(connection, image)
 
-    def lesson(self) -> Mapping[str, str]:
-        """Image → label right after the last lesson (Damaged if the members are not a replay)."""
+    def plan(self) -> Plan:
+        """The membership of now (Damaged if the members kept are not its replay)."""
         with self._transaction() as connection:
             replayed = journal.replay(reading.entries(connection), reading.said(connection))
-            return checking.checked_plan(connection, replayed).lesson
+            return checking.checked_plan(connection, replayed)
 
     def rules(self) -> Rules:
         """What the owner decreed: budgets, protection, aliases."""
@@ -254,9 +252,7 @@ class Store:
     def promotions(self) -> list[Entry]:
         """The active events that made an alias stand for a version, oldest first."""
         with self._transaction() as connection:
-            entries = reading.entries(connection)
-        undone = journal.active(entries)
-        return [each for each in entries if each.kind == "promote" and each.id not in undone]
+            return journal.promotions(reading.entries(connection))
 
     def last_undoable(self) -> int:
         """The event that a plain `undo` takes back (CannotUndo if there is none)."""
@@ -284,16 +280,10 @@ class Store:
         """
         with self._transaction() as connection:
             entries, said = reading.entries(connection), reading.said(connection)
-            if at is not None:
-                entries = [entry for entry in entries if entry.id <= at]
-            if kind == "undo":
-                target = journal.undoable(entries, said, target).id
-            if kind is not None:
-                number = entries[-1].id + 1 if entries else 1
-                entries = [*entries, Entry(number, kind, "", target, detail or {})]
+            entries = [entry for entry in entries if at is None or entry.id <= at]
+            entries = journal.followed(entries, said, kind, target, detail)
             gone = reading.numbers(connection, without)
-            replayed = journal.replay(entries, said, gone)
-            return reading.plan(connection, replayed)
+            return reading.plan(connection, journal.replay(entries, said, gone))
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -384,31 +374,26 @@ class Store:
 
     def check(self) -> tuple[list[str], list[str]]:
         """Problems and notes about the files themselves: see `checking`."""
-        return checking.check(self.path, self.manifest, self._engine, self._blobs)
+        return checking.check(self._database, self.manifest, self._blobs)
 
     # -- inside -------------------------------------------------------------------------------
 
-    def _bring_up_to_date(self) -> None:
-        with self._transaction() as connection:
-            if current(connection):
-                return
-        if not self.writable:
-            raise ReadOnly(
-                f"{self.path} is of an older format and cannot be written; work on a copy"
-            )
-        with self._transaction(writes=True) as connection:
-            migrate(connection)
+    @property
+    def _engine(self) -> Engine:
+        return self._database.engine
 
-    @contextmanager
-    def _transaction(self, *, writes: bool = False) -> Iterator[Connection]:
-        with translated(self.path), understood(self.path):
-            engine = self._engine.execution_options(writes=True) if writes else self._engine
-            with engine.begin() as connection:
-                yield connection
+    def _outdated(self) -> bool:
+        with self._transaction() as connection:
+            return schema.version(connection) < len(schema.MIGRATIONS)
+
+    def _bring_up_to_date(self) -> None:
+        if self._outdated():
+            with self._transaction(writes=True) as connection:
+                schema.migrate(connection)
 
     def _keep_bytes(self, new_images: Sequence[NewImage]) -> None:
         with translated(self.path):
             self._blobs.write({n.image: n.data for n in new_images if n.data is not None})
 
     def _finish_erasing(self) -> int:
-        return erasing.finish(self.path, self._engine, self._blobs)
+        return erasing.finish(self._database, self._blobs)

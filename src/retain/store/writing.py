@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from retain.errors import AlreadyExists
+from retain.store.failures import translated
 from retain.store.journal import Assertion, Replay
 from retain.store.manifest import Manifest, sync_folder, write_whole
 from retain.store.reading import numbers, printable, to_bytes, to_name
-from retain.store.schema import connect, migrate
+from retain.store.schema import checksum, connect, migrate
 
 __all__ = [
     "NewImage",
@@ -25,6 +29,7 @@ __all__ = [
     "insert_assertions",
     "insert_event",
     "insert_images",
+    "make",
     "replace_members",
     "replace_tuning",
     "staged",
@@ -48,6 +53,27 @@ class NewImage:
     data: bytes | None
     feature: NDArray[np.int16]
     norm: float
+
+
+def make(path: Path, manifest: Manifest, extractor_files: Mapping[str, bytes | Path]) -> None:
+    """Make a classifier at `path`, whole or not at all: see `Store.create`."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise AlreadyExists(f"{path} exists and is not a directory; choose another name")
+    if path.is_dir() and any(path.iterdir()):
+        made = (path / "manifest.json").exists()
+        what = "is a classifier already" if made else "is not empty"
+        raise AlreadyExists(f"{path} {what}; choose another name")
+    with translated(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scaffold = Path(tempfile.mkdtemp(prefix=f".{path.name[:80]}.", dir=path.parent))
+        try:
+            scaffold.chmod(0o755)
+            build(scaffold, manifest, extractor_files)
+            scaffold.rename(path)
+            sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(scaffold, ignore_errors=True)
+            raise
 
 
 def build(folder: Path, manifest: Manifest, extractor_files: Mapping[str, bytes | Path]) -> None:
@@ -87,14 +113,12 @@ def insert_images(connection: Connection, new_images: Sequence[NewImage], *, sta
             "INSERT INTO images (hash, source, staged) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (to_bytes(new.image), printable(new.source), int(staged)),
         )
+        norm = np.float32(new.norm).astype("<f4").tobytes()
+        vector = np.ascontiguousarray(new.feature, dtype="<i2").tobytes()
         connection.exec_driver_sql(
-            "INSERT INTO features (image, norm, vector) "
-            "SELECT id, ?, ? FROM images WHERE hash = ? ON CONFLICT DO NOTHING",
-            (
-                np.float32(new.norm).astype("<f4").tobytes(),
-                np.ascontiguousarray(new.feature, dtype="<i2").tobytes(),
-                to_bytes(new.image),
-            ),
+            "INSERT INTO features (image, norm, vector, checksum) "
+            "SELECT id, ?, ?, ? FROM images WHERE hash = ? ON CONFLICT DO NOTHING",
+            (norm, vector, checksum(vector, norm), to_bytes(new.image)),
         )
 
 
