@@ -14,6 +14,7 @@ Every message says what happened, with the caller's own values, and what to do n
     │   └── MissingExtra      an optional dependency is not installed
     ├── Refused               understood, but not done; nothing has changed (exit code 1)
     │   ├── PinConflict       two corrections contradict each other
+    │   ├── CannotAdopt       a trained classifier cannot be taken over
     │   ├── CannotUndo        the event cannot be taken back
     │   ├── NotCorrected      the promise of `correct` could not be kept
     │   └── NothingLearned    no class is known yet, so there is nothing to predict
@@ -35,6 +36,7 @@ __all__ = [
     "BadLabel",
     "BadManifest",
     "BadOption",
+    "CannotAdopt",
     "CannotUndo",
     "Damaged",
     "DiskFull",
@@ -117,6 +119,10 @@ class Refused(RetainError):
 
 class PinConflict(Refused):
     """Two corrections contradict each other; both are named."""
+
+
+class CannotAdopt(Refused):
+    """Somebody's classifier cannot be taken over; the message says what was found in it."""
 
 
 class CannotUndo(Refused):
