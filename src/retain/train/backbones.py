@@ -95,7 +95,7 @@ def build(
     elif weights is None:
         module = _created(zoos[0], network, classes, options)
         note = f"{zoos[0].name}:{network} is untrained: its weights are random"
-        result = _described(zoos[0], network, module, None, (note,))
+        result = _described(zoos[0], network, module, options, None, (note,))
     else:
         state = read_state(weights, key=key)
         failures = []
@@ -189,13 +189,18 @@ def _with_weights(
             f"{full} was built without the input transform of torchvision's own weights; if these "
             f"weights were trained from them, give options={{'transform_input': True}}"
         )
-    return _described(zoo, network, module, state.name, tuple(notes))
+    return _described(zoo, network, module, options, state.name, tuple(notes))
 
 
 def _described(
-    zoo: Zoo, network: str, module: Any, file: str | None, notes: tuple[str, ...]
+    zoo: Zoo,
+    network: str,
+    module: Any,
+    options: Mapping[str, Any],
+    file: str | None,
+    notes: tuple[str, ...],
 ) -> Network:
-    told, labels = zoo.told(network, module, file)
+    told, labels = zoo.told(network, module, options, file)
     if file is not None and not labels:
         notes += (
             f"the preprocessing is the one of {zoo.name}'s own weights for {network}; if yours "
@@ -220,7 +225,7 @@ def _size(told: Told) -> tuple[int, int, int]:
 
 def _pretrained(zoo: Zoo, network: str, classes: int | None, options: Mapping[str, Any]) -> Network:
     module, labels = zoo.pretrained(network, classes, options)
-    result = _described(zoo, network, module, None, ())
+    result = _described(zoo, network, module, options, None, ())
     if classes is not None and classes != len(labels):
         note = f"the last layer is new, with random weights, for {classes} classes"
         return replace(result, labels=None, notes=(note,))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,8 +128,13 @@ def export_module(
         )
     if not isinstance(module, torch.nn.Module):
         raise BadOption(
-            f"a {type(module).__name__} is not a torch.nn.Module; give the network itself, or the "
-            f"name of one and its weights"
+            f"what was given is of the type {type(module).__name__}, not a torch.nn.Module; give "
+            f"the network itself, or the name of one and its weights"
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise BadOption(
+            "a TorchScript program was given; give the network in Python that it was made from, "
+            "or export it by hand with torch.onnx.export and adopt the file"
         )
     shape = (PICTURES, channels, height, width)
     example: NDArray[np.float32] = np.random.default_rng(0).standard_normal(shape, np.float32)
@@ -139,7 +145,7 @@ def export_module(
             f"{len(labels)} labels were given for {outputs.shape[1]} scores; give one for each "
             f"score, in their order"
         )
-    graph, more = _graph(torch, twin, torch.from_numpy(example[:TRACED]))
+    graph, more = _graph(torch, twin, torch.from_numpy(example), outputs)
     named = None if labels is None else tuple(labels)
     return Exported(graph, named, dict(preprocess), example, outputs, (*notes, *more))
 
@@ -166,7 +172,7 @@ def _twin(torch: Any, module: Any) -> Any:
         def forward(self, pixels: Any) -> Any:
             return _scores(torch, self.inner(pixels))
 
-    return Scores().to("cpu", torch.float32).eval().requires_grad_(False)
+    return Scores().to("cpu", torch.float32).eval()
 
 
 def _scores(torch: Any, answer: Any) -> Any:
@@ -205,34 +211,43 @@ def _answers(torch: Any, twin: Any, pictures: Any) -> NDArray[np.float32]:
             "may be damaged"
         )
     worst = float((found[:1] - alone).abs().max())
-    if worst > DRIFT * max(1.0, float(found.abs().max())):
+    result: NDArray[np.float32] = found.numpy()
+    if worst > DRIFT * _scale(result):
         raise CannotAdopt(
             f"the network's scores for one picture changed by {worst:.3g} in the company of "
             f"others: even in evaluation mode it uses chance (dropout) or the batch "
             f"(normalisation); switch that off in its code"
         )
-    result: NDArray[np.float32] = found.float().numpy()
     return result
 
 
+def _scale(scores: NDArray[np.float32]) -> float:
+    return max(1.0, float(np.abs(scores).max()))
+
+
 def _line(error: Exception) -> str:
+    """The first line of an error, or of its first cause: what is above is often a form letter."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
     text = next((each for each in str(error).split("\n") if each.strip()), "")
-    return text.strip()[:200] or type(error).__name__
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).strip()[:200] or type(error).__name__
 
 
-def _graph(torch: Any, twin: Any, traced: Any) -> tuple[bytes, tuple[str, ...]]:
+def _graph(
+    torch: Any, twin: Any, pictures: Any, wanted: NDArray[np.float32]
+) -> tuple[bytes, tuple[str, ...]]:
     """The ONNX file, by the first of two exporters that manages, and what to say about it."""
-    ways: tuple[tuple[str, Callable[[Any, Any, Any], bytes]], ...] = (
-        ("tracing", _by_tracing),
-        ("torch.export", _by_program),
+    ways: tuple[tuple[str, Callable[[], bytes]], ...] = (
+        ("tracing", lambda: _by_tracing(torch, twin, pictures, wanted)),
+        ("torch.export", lambda: _by_program(torch, twin, pictures)),
     )
-    failures = []
+    failures: list[str] = []
     for title, way in ways:
         try:
             with warnings.catch_warnings(), _plain_attention(torch):
                 # They speak of the exporter's future and of shapes, which are fixed here.
                 warnings.simplefilter("ignore")
-                graph = way(torch, twin, traced)
+                graph = way()
         except Exception as error:  # noqa: BLE001 - the two exporters fail in many ways
             failures.append(f"{title}: {_line(error)}")
             continue
@@ -255,14 +270,25 @@ def _plain_attention(torch: Any) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def _by_tracing(torch: Any, twin: Any, traced: Any) -> bytes:
+def _by_tracing(torch: Any, twin: Any, pictures: Any, wanted: NDArray[np.float32]) -> bytes:
+    with torch.no_grad():
+        # A trace keeps what was decided in Python, such as the number of pictures, as it was.
+        found = torch.jit.trace(twin, pictures[:TRACED], check_trace=False)(pictures).numpy()
+    if found.shape != wanted.shape or np.abs(found - wanted).max() > DRIFT * _scale(wanted):
+        raise ValueError("the network decides something by its input that a trace cannot follow")
+    # Where it fails, PyTorch prints the whole graph to standard output, whatever `verbose` says;
+    # what reads our output must not meet it there.
+    direct = getattr(torch._C, "_jit_set_onnx_log_output_stream", None)
+    if direct is not None:
+        direct("stderr")
     file = io.BytesIO()
     torch.onnx.export(
         twin,
-        (traced,),
+        (pictures[:TRACED],),
         file,
         opset_version=OPSET,
         dynamo=False,
+        verbose=False,
         input_names=["input"],
         output_names=["logits"],
         dynamic_axes={"input": {0: "batch"}, "logits": {0: "batch"}},
@@ -270,10 +296,10 @@ def _by_tracing(torch: Any, twin: Any, traced: Any) -> bytes:
     return file.getvalue()
 
 
-def _by_program(torch: Any, twin: Any, traced: Any) -> bytes:
+def _by_program(torch: Any, twin: Any, pictures: Any) -> bytes:
     program = torch.onnx.export(
         twin,
-        (traced,),
+        (pictures[:TRACED],),
         opset_version=NEW_OPSET,
         dynamo=True,
         verbose=False,
@@ -281,5 +307,8 @@ def _by_program(torch: Any, twin: Any, traced: Any) -> bytes:
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
+    batch = program.model_proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if batch.dim_value:
+        raise ValueError(f"only {batch.dim_value} pictures at once would be possible")
     graph: bytes = program.model_proto.SerializeToString()
     return graph

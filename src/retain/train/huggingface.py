@@ -202,7 +202,7 @@ def _timm(root: Path, config: Mapping[str, Any]) -> Network:
     state = read_state(path)
     tensors = fit(state, module.state_dict())
     load(module, tensors, name=state.name, network=f"timm:{name}", head=head)
-    told, _ = zoo.told(name, module, None)
+    told, _ = zoo.told(name, module, options, None)
     channels, height, width = (int(each) for each in told["input_size"])
     size = (channels, height, width)
     labels = _fitting(_labels(config), classes)

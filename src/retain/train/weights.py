@@ -116,7 +116,9 @@ def _checkpoint(torch: Any, path: Path, name: str) -> object:
             f"newer, or give the weights as a safetensors file"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # An open file, not its name: PyTorch may choose another reader by the suffix.
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that anyone wrote can fail in any way
         raise CannotAdopt(
             f"{name} cannot be read as tensors alone ({_reason(error)}); nothing in it was run. "
@@ -134,9 +136,8 @@ def _reason(error: Exception) -> str:
     if "TorchScript" in text:
         return "it is a TorchScript program"
     plain = re.search(r"WeightsUnpickler error: ([^\n]+)", text)
-    return (plain[1] if plain else text.split("\n", maxsplit=1)[0])[:160].strip() or type(
-        error
-    ).__name__
+    line = plain[1] if plain else text.partition("\n")[0]
+    return line[:160].strip() or type(error).__name__
 
 
 def _chosen(torch: Any, content: object, name: str, key: str | None) -> State:

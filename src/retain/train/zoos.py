@@ -64,7 +64,9 @@ class Zoo(ABC):
         """The name of the last layer of a network made by `create`."""
 
     @abstractmethod
-    def told(self, network: str, module: Any, file: str | None) -> tuple[Told, tuple[str, ...]]:
+    def told(
+        self, network: str, module: Any, options: Mapping[str, Any], file: str | None
+    ) -> tuple[Told, tuple[str, ...]]:
         """How pictures are prepared, and the labels where a file is one of the library's own."""
 
     @abstractmethod
@@ -82,13 +84,14 @@ class Zoo(ABC):
         found = re.match(r"[a-z]+", network.lower())
         stem = found[0] if found else network
         family = [each for each in self.names() if stem in each and each != network]
-        ratio = difflib.SequenceMatcher(b=network, autojunk=False)
 
-        def likeness(each: str) -> float:
-            ratio.set_seq1(each)
-            return -ratio.ratio()
+        def unlikeness(each: str) -> tuple[float, float]:
+            # A resnet18 is closer to a resnet101 than to a resnet18 of another design.
+            pairs = ((re.sub(r"\d+", "#", each), re.sub(r"\d+", "#", network)), (each, network))
+            match = [difflib.SequenceMatcher(None, *pair, autojunk=False) for pair in pairs]
+            return -match[0].ratio(), -match[1].ratio()
 
-        return sorted(family, key=likeness)[:most]
+        return sorted(family, key=unlikeness)[:most]
 
 
 @final
@@ -132,9 +135,16 @@ class _Timm(Zoo):
             return first
         return last_layer(module, getattr(module, "num_classes", None))
 
-    def told(self, network: str, module: Any, file: str | None) -> tuple[Told, tuple[str, ...]]:
-        read = need("timm.data", "a network by name").resolve_model_data_config(module)
+    def told(
+        self, network: str, module: Any, options: Mapping[str, Any], file: str | None
+    ) -> tuple[Told, tuple[str, ...]]:
+        data = need("timm.data", "a network by name")
+        sizes = {k: options[k] for k in ("img_size",) if options.get(k) is not None}
+        read = data.resolve_model_data_config(module, args=sizes)
         told = {k: list(v) if isinstance(v, tuple) else v for k, v in read.items()}
+        if options.get("in_chans") == 1:
+            told["input_size"][0] = 1
+            told |= {k: [sum(told[k]) / len(told[k])] for k in ("mean", "std")}
         return {"source": "timm", **told}, ()
 
     def pretrained(
@@ -217,12 +227,17 @@ class _Torchvision(Zoo):
     def head(self, module: Any) -> str:
         return last_layer(module, None)
 
-    def told(self, network: str, module: Any, file: str | None) -> tuple[Told, tuple[str, ...]]:
+    def told(
+        self, network: str, module: Any, options: Mapping[str, Any], file: str | None
+    ) -> tuple[Told, tuple[str, ...]]:
         every = list(self._models.get_model_weights(network))
         own = [each for each in every if file and each.url.rpartition("/")[2] == Path(file).name]
         weights = own[0] if own else every[0]
         labels = tuple(weights.meta.get("categories", ())) if own else ()
-        return _preset(weights), labels
+        told = _preset(weights)
+        if "image_size" in options:
+            told |= dict.fromkeys(("resize_size", "crop_size"), int(options["image_size"]))
+        return told, labels
 
     def pretrained(
         self, network: str, classes: int | None, options: Mapping[str, Any]
