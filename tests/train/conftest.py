@@ -14,9 +14,9 @@ def stir(module, seed=0):
 
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-            if not tensor.is_floating_point():
-                continue
+        # Other buffers, such as the masks of windows, are part of the architecture.
+        learned = [(n, t) for n, t in module.named_buffers() if "running_" in n]
+        for name, tensor in [*module.named_parameters(), *learned]:
             noise = torch.randn(tensor.shape, generator=generator)
             if name.endswith("running_var"):
                 tensor.copy_(1 + 0.1 * noise.abs())
@@ -25,7 +25,7 @@ def stir(module, seed=0):
                 tensor.copy_(noise * (1.4 / tensor[0].numel() ** 0.5))
             elif name.endswith("weight"):
                 tensor.copy_(1 + 0.1 * noise)
-            elif name in dict(module.named_parameters()) or name.endswith("running_mean"):
+            else:
                 tensor.copy_(0.1 * noise)
     return module.eval()
 

@@ -139,9 +139,11 @@ class _Timm(Zoo):
         self, network: str, module: Any, options: Mapping[str, Any], file: str | None
     ) -> tuple[Told, tuple[str, ...]]:
         data = need("timm.data", "a network by name")
-        sizes = {k: options[k] for k in ("img_size",) if options.get(k) is not None}
-        read = data.resolve_model_data_config(module, args=sizes)
+        read = data.resolve_model_data_config(module)
         told = {k: list(v) if isinstance(v, tuple) else v for k, v in read.items()}
+        size = options.get("img_size")
+        if size is not None:
+            told["input_size"][1:] = [size, size] if isinstance(size, int) else [*size]
         if options.get("in_chans") == 1:
             told["input_size"][0] = 1
             told |= {k: [sum(told[k]) / len(told[k])] for k in ("mean", "std")}
