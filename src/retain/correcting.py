@@ -129,7 +129,12 @@ def _climbed(
     rungs = ["exception"] if exception else ["pin", "exception"]
     return climb(
         [(rung, lambda rung=rung: to(rung)) for rung in rungs],  # type: ignore[misc]
-        lambda state: session.verdict(state, changed=items, taught=_taught(session, state)),
+        lambda rung, state: session.verdict(
+            state,
+            changed=items,
+            taught=_taught(session, state),
+            edits=len(items) if rung == "pin" else 0,
+        ),
     )
 
 

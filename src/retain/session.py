@@ -185,6 +185,7 @@ class Session:
         changed: Collection[str] = (),
         lesson: Lesson | None = None,
         taught: Mapping[str, str] | None = None,
+        edits: int = 0,
     ) -> Verdict:
         """What the gate says of going from the state in force to `candidate`.
 
@@ -193,6 +194,7 @@ class Session:
             changed: pictures whose own label the change sets.
             lesson: labelled pictures that come in.
             taught: image → label at the candidate's last lesson, where that is a new one.
+            edits: how many corrections the head is edited for.
         """
         state, rules = self.state, self.store.rules()
         before = self.judged(state)
@@ -204,6 +206,7 @@ class Session:
             protected=rules.protected,
             changed=changed,
             lesson=lesson,
+            edits=edits,
         )
 
     def decree(

@@ -21,6 +21,9 @@ class Budgets:
             nats.
         agreement: share of the reference pictures of an adopted classifier that would be answered
             otherwise than now.
+        correction: share of the remembered and reference pictures that the edit of the head for
+            one correction may make worse (one is always allowed); beyond, the picture becomes an
+            exception.
         wrong_labels: how improbable the disagreement of a lesson's labels with what was known must
             be for them to be called wrong.
 
@@ -33,6 +36,7 @@ class Budgets:
     new_class_accuracy: float = 0.3
     calibration: float = 0.25
     agreement: float = 0.02
+    correction: float = 0.005
     wrong_labels: float = 0.001
 
 

@@ -29,6 +29,7 @@ def test_learning_alone_is_preferred_to_an_edit(shop):
 
 def test_a_known_picture_is_relabelled_and_answered_so(shop):
     given = taught(shop, *LABELS, n=20)
+    shop.gate(correction=1.0)
     update = shop.correct(given["ant"][0], "dog")
     assert (update.learned, update.relabelled, update.fixed, update.pinned) == (0, 1, True, True)
     assert shop.predict(given["ant"][:1])[0].label == "dog"
@@ -60,7 +61,7 @@ def test_all_corrections_hold_after_all_have_been_made(shop):
 def test_what_no_linear_head_can_keep_becomes_an_exception(shop):
     """Twelve numbers a feature: some set of arbitrary answers has no linear head."""
     taught(shop, *LABELS, n=15)
-    shop.gate(regressions=1.0, class_regressions=1.0, calibration=100.0)
+    shop.gate(regressions=1.0, class_regressions=1.0, calibration=100.0, correction=1.0)
     rows = cluster("ant", 40, seed=3)
     apart = []
     for i, row in enumerate(rows):
@@ -199,8 +200,13 @@ def test_every_head_and_memory_can_be_corrected(fresh, head, memory):
 
 
 def test_a_head_is_a_function_of_what_is_taught_and_corrected(fresh):
-    """The same lessons, then the same corrections in another order: the same bits."""
+    """The same lessons, then the same corrections in another order: the same bits.
+
+    As long as the gate sends them up the same rung, that is: it judges each where it comes.
+    """
     one, other = fresh(), fresh()
+    for each in (one, other):
+        each.gate(correction=1.0)
     pairs = [(cluster("ant", 8)[0], "dog"), (cluster("bee", 8)[1], "cat")]
     taught(one, *LABELS)
     taught(other, *reversed(LABELS))

@@ -168,6 +168,9 @@ def _labels(given: Any, found: Plan, told: Mapping[str, str], notes: list[str]) 
             f"it does not tell the names of its {classes:,} classes; give labels= a list, or a "
             f"text file with one name a line, in the order of the outputs"
         )
+    if len(names) == classes + 1 and names[0].strip().lower() in ("background", "dummy"):
+        notes.append(f"{names[0]!r}, the first of {len(names):,} names, stands for no class here")
+        names = names[1:]
     if len(names) != classes:
         hint = ""
         if abs(len(names) - classes) == 1 and classes > 2:
