@@ -117,8 +117,10 @@ def crash(path: Path, kills: int, seed: int) -> tuple[dict[str, Counter[str]], l
     problems: list[str] = []
     for kill in range(kills):
         rng = random.Random(f"{seed} {kill}")
-        tried, acknowledged, told = run_and_kill(path, rng, names)
+        tried, acknowledged, told, brought = run_and_kill(path, rng, names)
         problems += [f"kill {kill}: {line}" for line in told]
+        # What was brought again may be there for a moment, though it was refused.
+        model.erased -= brought
         for number, op in enumerate(tried):
             # What was brought again may be there, even if it is no member (it was put aside).
             model.erased -= set(op.get("says", {}))
@@ -135,8 +137,13 @@ def crash(path: Path, kills: int, seed: int) -> tuple[dict[str, Counter[str]], l
 
 def run_and_kill(
     path: Path, rng: random.Random, names: list[str]
-) -> tuple[list[Op], int, list[str]]:
-    """One child, killed; returns what it tried in order, how many it acknowledged, complaints."""
+) -> tuple[list[Op], int, list[str], set[str]]:
+    """One child, killed.
+
+    Returns:
+        What it tried in order, how many it acknowledged, complaints, and the pictures of lessons
+        that were refused.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -151,6 +158,7 @@ def run_and_kill(
         data += part
     os.close(reading)
     tried: list[Op] = []
+    brought: set[str] = set()
     acknowledged, told = 0, []
     for line in data.decode().splitlines():
         message = json.loads(line)
@@ -159,10 +167,10 @@ def run_and_kill(
         elif "done" in message:
             acknowledged += 1
         elif "refused" in message:
-            tried.pop()
+            brought |= set(tried.pop().get("says", {}))
         elif "failed" in message:
             told.append(message["failed"])
-    return tried, acknowledged, told
+    return tried, acknowledged, told, brought
 
 
 def work(path: Path, rng: random.Random, names: list[str], pipe: int) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retain.algebra import REFERENCE
-from retain.errors import BadOption, InputError
+from retain.errors import BadOption, GateRefused, InputError
 from retain.gate import Lesson, concluded, refuse
 from retain.intake import Taken, checked_label, chunks, take
 from retain.projection import Item
@@ -122,7 +122,12 @@ def learn(
             session.store.sweep_staged()
         else:
             if not force:
-                refuse(update, _LEARN_CHOICES)
+                try:
+                    refuse(update, _LEARN_CHOICES)
+                except GateRefused:
+                    # Nothing of a refused lesson stays, not even what was put aside for it.
+                    session.store.sweep_staged()
+                    raise
             event = session.commit("learn", candidate, items.values())
     return concluded(update, event, started)
 

@@ -156,3 +156,15 @@ def test_a_number_of_options_reach_the_head(fresh):
         for each in (balanced, empirical)
     ]
     assert share[1] > share[0]
+
+
+def test_nothing_of_a_refused_lesson_stays(shop):
+    taught(shop, "mug", "cup", n=20)
+    before, kept = fingerprint(shop), shop._session.store.known()
+    with pytest.raises(retain.GateRefused, match="labels are probably wrong"):
+        shop.learn(cluster("mug", 30, seed=4), "cup")
+    assert fingerprint(shop) == before
+    assert shop._session.store.known() == kept
+    assert [event.kind for event in shop.log()] == ["learn", "learn"]
+    files = {file.name for file in (shop.path / "blobs").rglob("*") if file.is_file()}
+    assert len(files) == len(kept)
