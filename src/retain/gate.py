@@ -80,28 +80,24 @@ def judge(
     """
     old, new = said
     names = renamed or {}
-    labels = {sample.image: sample.label for sample in before.samples}
+    labels = {
+        sample.image: sample.label for sample in before.samples if sample.image in old.answers
+    }
     judges = [
         sample
         for sample in after.samples
-        if sample.label != REFERENCE
-        and sample.image in old.answers
-        and sample.image in new.answers
+        if (label := labels.get(sample.image)) is not None
+        and names.get(label, label) == sample.label != REFERENCE
         and sample.image not in changed
-        and names.get(labels[sample.image], labels[sample.image]) == sample.label
     ]
-    flips = [
-        _Flip(sample, old.answers[sample.image], new.answers[sample.image])
+    # Of a hundred thousand few change: only those are looked at twice.
+    moved = [
+        _Flip(sample, names.get(was, was), now)
         for sample in judges
-        if names.get(old.answers[sample.image], old.answers[sample.image]) == sample.label
-        and new.answers[sample.image] != sample.label
+        if (was := old.answers[sample.image]) != (now := new.answers[sample.image])
     ]
-    gains = Counter(
-        s.label
-        for s in judges
-        if names.get(old.answers[s.image], old.answers[s.image]) != s.label
-        and new.answers[s.image] == s.label
-    )
+    flips = [flip for flip in moved if flip.before == flip.sample.label != flip.after]
+    gains = Counter(f.after for f in moved if f.before != f.sample.label == f.after)
     checks = [_pins(after)]
     checks += _protected(before, after, flips, protected)
     checks += [
@@ -109,7 +105,7 @@ def judge(
         *_by_class(judges, flips, gains, budgets),
     ]
     checks += _new_classes(before, after, new, budgets)
-    checks += _calibration(judges, old, new, budgets)
+    checks += _calibration(changed, old, new, budgets)
     checks += _agreement(after, old, new, names, budgets)
     if edits:
         checks += _disturbance(before, after, changed, edits, budgets)
@@ -124,7 +120,7 @@ def judge(
         checks=tuple(checks),
         suspects=suspects,
         judged=len(judges),
-        left_out=sum(s.image in old.losses and s.image in new.losses for s in judges),
+        left_out=len(old.losses.keys() & new.losses.keys() - set(changed)),
     )
 
 
@@ -242,15 +238,10 @@ def _new_classes(before: State, after: State, new: Judged, budgets: Budgets) -> 
 
 
 def _calibration(
-    judges: Sequence[Sample], old: Judged, new: Judged, budgets: Budgets
+    changed: Collection[str], old: Judged, new: Judged, budgets: Budgets
 ) -> list[Check]:
-    grown = np.array(
-        [
-            new.losses[s.image] - old.losses[s.image]
-            for s in judges
-            if s.image in old.losses and s.image in new.losses
-        ]
-    )
+    shared = sorted(old.losses.keys() & new.losses.keys() - set(changed))
+    grown = np.array([new.losses[image] - old.losses[image] for image in shared])
     if len(grown) < _FEWEST_LOSSES:
         return []
     mean = float(grown.mean())
@@ -273,13 +264,17 @@ def _disturbance(
 ) -> list[Check]:
     """What an edit of the head costs, counted as it is: the next rung costs nothing."""
     said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
-    now = zip(after.samples, after.answers, strict=False)
-    asked = [(s, said[s.image], a) for s, a in now if s.image in said and s.image not in changed]
-    lost = sum(old != new and s.label in (REFERENCE, old) for s, old, new in asked)
-    allowed = edits * max(1, int(budgets.correction * len(asked)))
-    share = lost / max(len(asked), 1)
+    moved = [
+        (s, said.get(s.image, a))
+        for s, a in zip(after.samples, after.answers, strict=False)
+        if said.get(s.image, a) != a
+    ]
+    lost = sum(s.label in (REFERENCE, was) and s.image not in changed for s, was in moved)
+    asked = len(before.samples) - sum(image in said for image in changed)
+    allowed = edits * max(1, int(budgets.correction * asked))
+    share = lost / max(asked, 1)
     sentence = (
-        f"the edit of the head would change {lost:,} of {len(asked):,} remembered answers for the "
+        f"the edit of the head would change {lost:,} of {asked:,} remembered answers for the "
         f"worse ({share:.1%}; {allowed:,} are allowed)"
     )
     return [Check("correction", lost <= allowed, sentence, share, limit=budgets.correction)]

@@ -260,7 +260,9 @@ def differences(before: State, now: State, exclude: frozenset[str] = frozenset()
     shared = [
         (sample, said[sample.image], answer)
         for sample, answer in zip(now.samples, now.answers, strict=False)
-        if sample.image in said and sample.image not in exclude and sample.label != REFERENCE
+        if said.get(sample.image, answer) != answer
+        and sample.image not in exclude
+        and sample.label != REFERENCE
     ]
     found = compare(
         [old for _, old, _ in shared],
