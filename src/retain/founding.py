@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -127,8 +128,11 @@ def adopt(
     if reference is not None:
         try:
             classifier.reference(reference, progress=progress)
-        except BaseException:
+        except BaseException as error:
             classifier.close()
+            shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt("stopped: nothing was adopted") from None
             raise
     return classifier
 
