@@ -12,6 +12,7 @@ from retain.caches import cached_mind
 from retain.errors import Damaged, InputError, RetainError
 from retain.projection import derived_state
 from retain.session import Session
+from retain.store import start
 from retain.values import Progress, Verification
 
 __all__ = ["verify"]
@@ -28,6 +29,9 @@ def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verifi
     digest, images = "", 0
     try:
         session.load_extractor()
+        if store.manifest.start is not None:
+            # What is in memory was right when it was read; what counts is what is on disk.
+            start.read(store.extractor_dir, store.manifest.start["sha256"])
     except RetainError as error:
         problems.append(str(error))
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -148,8 +149,11 @@ def adopt(
     if reference is not None:
         try:
             classifier.reference(reference, progress=progress)
-        except BaseException:
+        except BaseException as error:
             classifier.close()
+            shutil.rmtree(path, ignore_errors=True)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt("stopped: nothing was adopted") from None
             raise
     return classifier
 

@@ -38,6 +38,7 @@ from retain.algebra import (
     tuning_sample,
 )
 from retain.caches import Features, Lengths, Mind, State, empty_mind, options_key
+from retain.errors import CannotUndo
 from retain.store import Store
 from retain.values import Sample
 
@@ -57,7 +58,11 @@ class Ground:
 
     @classmethod
     def of(cls, store: Store, renames: Sequence[tuple[str, str]] | None = None) -> Ground:
-        """The ground of a store, with `renames` of classes instead of those in its journal."""
+        """The ground of a store, with `renames` of classes instead of those in its journal.
+
+        Raises:
+            CannotUndo: if two adopted classes would bear one name.
+        """
         options = HeadOptions.from_dict(store.manifest.options)
         layer = store.start()
         if layer is None:
@@ -65,6 +70,12 @@ class Ground:
         labels, weights, bias = layer
         for old, new in store.rules().renames if renames is None else renames:
             labels = tuple(new if label == old else label for label in labels)
+        twice = sorted(label for label in set(labels) if labels.count(label) > 1)
+        if twice:
+            raise CannotUndo(
+                f"two of the classes that were adopted would both be called {twice[0]!r}; rename "
+                f"one of them first, or take back the event that gave it that name"
+            )
         return cls(store, options, Start(labels, weights, bias))
 
 

@@ -43,6 +43,11 @@ def selected(
     for label in labels:
         wanted = checked_label(label)
         found = [sample for sample in samples.values() if sample.label == wanted]
+        if not found and wanted in _classes(session):
+            raise UnknownClass(
+                f"no picture of {wanted!r} is remembered: the class was adopted, with a row of "
+                f"weights and no pictures"
+            )
         if not found:
             raise UnknownClass(_unknown(wanted, _classes(session)))
         chosen.update((sample.image, sample) for sample in found)

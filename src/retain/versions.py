@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from retain.algebra import REFERENCE, compare
-from retain.caches import Mind, State
+from retain.caches import Features, Lengths, Mind, State
 from retain.comparisons import Diff
 from retain.errors import BadOption, CannotUndo, NothingLearned, UnknownEvent
 from retain.gate import concluded, judge, refuse
@@ -90,11 +90,9 @@ def diff(session: Session, a: int | str, b: int | str | None) -> Diff:
     judges = [i for i, sample in enumerate(now.samples) if sample.label != REFERENCE]
     features, norms = now.features[judges], now.norms[judges]
     samples = [now.samples[i] for i in judges]
-    names = _renamed(session, first.mind.event)
-    answers = first.mind.answers(features, norms) or (None,) * len(samples)
-    before = [names.get(answer, answer) if answer else None for answer in answers]
-    after = second.mind.answers(features, norms)
-    if samples and not after:
+    before = [answer or None for answer in _answers(session, first, features, norms)]
+    after = _answers(session, second, features, norms)
+    if samples and second.mind.head is None:
         raise NothingLearned(f"version {b} knows no class yet, so there is nothing to compare")
     found = compare(before, after, [sample.label for sample in samples])
 
@@ -104,8 +102,7 @@ def diff(session: Session, a: int | str, b: int | str | None) -> Diff:
             for i in indices
         )
 
-    had = {names.get(label, label) for label in _classes(first)}
-    has = _classes(second)
+    had, has = _classes(session, first), _classes(session, second)
     return Diff(
         a=first.mind.event,
         b=second.mind.event,
@@ -119,21 +116,37 @@ def diff(session: Session, a: int | str, b: int | str | None) -> Diff:
     )
 
 
-def _classes(state: State) -> set[str]:
-    return set(state.mind.head.classes) if state.mind.head else set()
+def _answers(session: Session, state: State, features: Features, norms: Lengths) -> tuple[str, ...]:
+    """What a version answers for pictures, by the names that classes have now; "" for nothing."""
+    if state.mind.head is None:
+        return ("",) * len(features)
+    names = _names(session, state)
+    return tuple(names[answer] for answer in state.mind.answers(features, norms))
 
 
-def _renamed(session: Session, event: int) -> dict[str, str]:
-    """Names of classes at an event → their names now."""
-    then = session.store.preview(at=event).rules.renames
+def _classes(session: Session, state: State) -> set[str]:
+    return set(_names(session, state).values())
+
+
+def _names(session: Session, state: State) -> dict[str, str]:
+    """Names of a version's classes → their names now: renamed since, and named back by an undo."""
+    if state.mind.head is None:
+        return {}
+    then = list(session.store.preview(at=state.mind.event).rules.renames)
     now = list(session.store.rules().renames)
-    for each in then:
-        if each in now:
-            now.remove(each)
-    names: dict[str, str] = {}
-    for old, new in now:
-        names = {key: new if value == old else value for key, value in names.items()}
-        names.setdefault(old, new)
+    while then and now and then[0] == now[0]:
+        del then[0], now[0]
+    head = session.mind.head
+    present = set(head.classes) if head else set()
+    names = {}
+    for label in state.mind.head.classes:
+        name = label
+        for old, new in reversed(then):
+            # Two classes that were one for a while cannot be told apart; its name stands.
+            name = old if name == new and new not in present else name
+        for old, new in now:
+            name = new if name == old else name
+        names[label] = name
     return names
 
 
@@ -150,13 +163,16 @@ def promote(
         update = Update(None, "promote", f"{alias} is version {number} now")
         if present is not None and present != number:
             before, after = _state(session, present), _state(session, number)
+            had = {sample.image for sample in before.samples}
+            before_now, after_now = _seen(session, before), _seen(session, after)
             verdict = judge(
-                before,
-                after,
-                (_said(before), _said(after)),
+                before_now,
+                _held(before_now, after_now),
+                (_said(before_now), _said(after_now)),
                 Budgets(**rules.budgets),
                 protected=rules.protected,
-                renamed=_renamed(session, present),
+                # What only the new one was taught is no test of it.
+                changed={s.image for s in after.samples} - had,
             )
             update = replace(update, verdict=verdict)
         elif present == number:
@@ -182,8 +198,10 @@ def rollback(session: Session, alias: str) -> Update:
         for name, number, back in past:
             if name != alias:
                 continue
-            if back and len(trail) > 1:
-                trail.pop()
+            if back and number in trail:
+                del trail[len(trail) - trail[::-1].index(number) :]
+            elif back:
+                trail[-1:] = [number]
             else:
                 trail.append(number)
         if len(trail) < 2:
@@ -195,6 +213,22 @@ def rollback(session: Session, alias: str) -> Update:
         event = session.decree("promote", detail=detail)
     summary = f"{alias} is version {trail[-2]} again (it was {trail[-1]})"
     return concluded(Update(None, "rollback", summary), event, started)
+
+
+def _seen(session: Session, state: State) -> State:
+    """A version on what is remembered now, whatever was remembered then."""
+    now = session.state
+    answers = _answers(session, state, now.features, now.norms)
+    return replace(
+        state, samples=now.samples, features=now.features, norms=now.norms, answers=answers
+    )
+
+
+def _held(before: State, after: State) -> State:
+    """The second, in which those corrections are pins that the first keeps."""
+    pairs = zip(after.samples, before.answers, strict=True)
+    kept = tuple(replace(s, pinned=s.pinned and answer == s.label) for s, answer in pairs)
+    return replace(after, samples=kept)
 
 
 def _said(state: State) -> Judged:
