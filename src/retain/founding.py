@@ -13,14 +13,21 @@ from typing import Any, Literal
 
 from retain.algebra import HeadOptions
 from retain.classifier import Classifier
-from retain.errors import BadOption
+from retain.errors import BadImage, BadOption
 from retain.intake import checked_label
 from retain.session import Session
 from retain.store import Manifest, Store
 from retain.store.start import FILE as START
 from retain.store.start import packed
 from retain.values import Progress
-from retain.vision import Extractor, load_builtin, load_extractor
+from retain.vision import (
+    Adopted,
+    Extractor,
+    check_presets,
+    labelled,
+    load_builtin,
+    load_extractor,
+)
 from retain.vision import adopt as taken_over
 
 __all__ = ["adopt", "create", "open"]
@@ -79,6 +86,7 @@ def adopt(
     preprocess: Any = None,
     overrides: Mapping[str, Any] | None = None,
     reference: Any = None,
+    check: Any = None,
     memory: str = "images",
     output: str | None = None,
     progress: Progress | None = None,
@@ -105,6 +113,8 @@ def adopt(
             Face's; by default what its metadata say.
         overrides: fields of the rule to set otherwise, such as ``{"shorter": 256}``.
         reference: a few hundred typical pictures without labels; see `Classifier.reference`.
+        check: labelled pictures, as for `Classifier.learn`, to try it on; how many it gets right,
+            and whether another preset would do clearly better, is in ``status().adopted``.
         memory: ``"images"`` or ``"features"``.
         output: which of its outputs, if it has several.
         progress: called as ``progress(done, total)`` while the reference is read.
@@ -125,6 +135,7 @@ def adopt(
             name=given.name,
         )
     names = tuple(checked_label(label) for label in found.labels)
+    trial = _trial(found, check) if check is not None else {}
     layer, sha256 = packed(names, found.weights, found.bias)
     eyes = _loaded(found.files)
     manifest = Manifest.new(
@@ -141,7 +152,8 @@ def adopt(
             "output": found.split.output_name,
             "activation": found.activation,
             "worst_difference": found.worst_difference,
-            "notes": [*given.notes, *found.notes],
+            "notes": [*_wanted(given.notes, preprocess), *found.notes],
+            **trial,
         },
     )
     store = Store.create(Path(path), manifest, {**found.files, START: layer})
@@ -156,6 +168,34 @@ def adopt(
                 raise KeyboardInterrupt("stopped: nothing was adopted") from None
             raise
     return classifier
+
+
+def _trial(found: Adopted, check: Any) -> dict[str, Any]:
+    """How it does on labelled pictures, as the manifest keeps it."""
+    collected = labelled(check, None, _loaded(found.files))
+    pairs = []
+    for source in collected.sources:
+        try:
+            pairs.append((source.read(), checked_label(source.label)))
+        except BadImage:
+            continue
+    tried = check_presets(found, pairs)
+    return {
+        "check": {
+            "n": tried.n,
+            "accuracy": tried.accuracy,
+            "others": dict(tried.others),
+            "better": tried.better,
+            "warning": tried.warning,
+        }
+    }
+
+
+def _wanted(notes: tuple[str, ...], preprocess: Any) -> tuple[str, ...]:
+    """Without what is said of a preprocessing that was not asked for."""
+    if preprocess is None:
+        return notes
+    return tuple(each for each in notes if not each.startswith("the preprocessing is"))
 
 
 @dataclass(frozen=True, slots=True)

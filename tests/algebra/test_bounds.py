@@ -1,5 +1,6 @@
 """Confidence bounds, against the distributions they come from, counted out or by SciPy."""
 
+import itertools
 from fractions import Fraction
 from math import comb
 
@@ -89,7 +90,7 @@ def test_surprise_by_counting():
 
 def test_surprise_falls_with_hits_and_rises_with_mistakes_seen_before():
     falling = [surprise(k, 12, 3, 30) for k in range(13)]
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(falling))
     rising = [surprise(6, 12, k, 30) for k in range(31)]
-    assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(rising))
     assert all(0 <= p <= 1 for p in falling + rising)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from retain.faces.cli import ask, teach
+from retain.faces.cli import ask, own, teach
 from retain.faces.cli.failures import guarded, told
 from retain.faces.cli.output import line
 from retain.faces.cli.progress import progress
@@ -48,6 +48,7 @@ def demo(
 
 TEACH: Final = "Change it"
 ASK: Final = "Ask it"
+OWN: Final = "Own it"
 TRY: Final = "Try it"
 
 COMMANDS: Final = (
@@ -63,6 +64,21 @@ COMMANDS: Final = (
     Command("show", ask.show, ASK, "retain show shop 3"),
     Command("classes", ask.classes, ASK, "retain classes shop rename mug cup"),
     Command("verify", ask.verify, ASK, "retain verify shop --deep"),
+    Command("explain", own.explain, ASK, "retain explain shop photo.jpg --html why.html"),
+    Command(
+        "adopt",
+        own.adopt,
+        OWN,
+        "retain adopt shop model.onnx --labels names.txt --preprocess imagenet --reference photos/",
+    ),
+    Command("reference", own.reference, OWN, "retain reference shop photos/"),
+    Command("gate", own.gate, OWN, "retain gate shop --regressions 0.01"),
+    Command("protect", own.protect, OWN, "retain protect shop --label mug"),
+    Command("versions", own.versions, OWN, "retain versions shop"),
+    Command("diff", own.diff, OWN, "retain diff shop production --html diff.html"),
+    Command("promote", own.promote, OWN, "retain promote shop 12"),
+    Command("rollback", own.rollback, OWN, "retain rollback shop"),
+    Command("export", own.export, OWN, "retain export shop shop.onnx"),
     Command("demo", demo, TRY, "retain demo --open"),
 )
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from retain.faces.cli.common import Json, Name, answered, opened, told_skipped
+from retain.faces.cli.common import Json, Name, Version, answered, opened, told_skipped
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import (
     Column,
@@ -58,12 +58,13 @@ def predict(
     top: Annotated[int, typer.Option("--top", "-k", min=1, help="How many classes for each.")] = 3,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV on stdout.")] = False,
+    version: Version = None,
 ) -> None:
     """Say what pictures show, how surely, and if they are unknown."""
     if as_json and as_csv:
         raise Mistake("--json and --csv exclude each other; choose one")
     with opened(name) as classifier, progress("predicting", quiet=as_json) as tick:
-        answers = classifier.predict(paths, top=top, progress=tick)
+        answers = classifier.predict(paths, top=top, version=version, progress=tick)
     if as_json:
         emit_json([to_json(each) for each in answers])
     elif as_csv:
@@ -91,10 +92,11 @@ def evaluate(
     html: Annotated[
         Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
     ] = None,
+    version: Version = None,
 ) -> None:
     """Judge the classifier on labelled pictures."""
     with opened(name) as classifier, progress("evaluating", quiet=as_json) as tick:
-        report = classifier.evaluate(source, progress=tick)
+        report = classifier.evaluate(source, version=version, progress=tick)
     if html is not None:
         from retain.faces.evaluation import evaluation_page
 

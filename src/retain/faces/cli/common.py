@@ -14,10 +14,19 @@ from retain.values import Skipped, to_json
 if TYPE_CHECKING:
     from retain import Classifier
 
-__all__ = ["Json", "Name", "answered", "opened", "told_skipped"]
+__all__ = ["DryRun", "Force", "Json", "Name", "Version", "answered", "opened", "told_skipped"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The classifier: its directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+
+Force = Annotated[bool, typer.Option("--force", help="Do it even if the gate refuses.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would happen, and what the gate says.")
+]
+
+Version = Annotated[
+    str | None, typer.Option("--version", help="An event or an alias; without it, the latest.")
+]
 
 # More than this is not read by people; --json lists everything.
 _LISTED = 10

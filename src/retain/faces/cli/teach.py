@@ -13,17 +13,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retain.faces.cli.common import Json, Name, answered, opened, told_skipped
+from retain.faces.cli.common import (
+    DryRun,
+    Force,
+    Json,
+    Name,
+    answered,
+    opened,
+    told_skipped,
+)
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, line, note, table
 from retain.faces.cli.progress import progress
 from retain.faces.text import clean, counted
-from retain.values import Change, Update
+from retain.values import Change, Update, Verdict
 
 if TYPE_CHECKING:
     from retain.values import Sample
 
-__all__ = ["correct", "forget", "init", "learn", "told_changes", "undo"]
+__all__ = ["Memory", "correct", "forget", "init", "learn", "told_changes", "told_verdict", "undo"]
 
 _LISTED = 10
 _HASH = re.compile(r"(sha256:)?[0-9a-f]{6,64}")
@@ -104,6 +112,8 @@ def learn(
     strict: Annotated[
         bool, typer.Option("--strict", help="Learn nothing if one file cannot be used.")
     ] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Learn labelled pictures, of old classes or new ones."""
@@ -114,9 +124,13 @@ def learn(
         )
     with opened(name) as classifier, progress("learning", quiet=as_json) as tick:
         given = source[0] if len(source) == 1 else source
-        update = classifier.learn(given, label, strict=strict, progress=tick)
+        update = classifier.learn(
+            given, label, strict=strict, force=force, dry_run=dry_run, progress=tick
+        )
     if not answered(update, as_json=as_json):
-        line(f"{clean(update.summary)} ({update.seconds:.1f} s)", style="bold")
+        would = "dry run, nothing is written: " if dry_run else ""
+        line(f"{would}{clean(update.summary)} ({update.seconds:.1f} s)", style="bold")
+        told_verdict(update.verdict, always=dry_run)
         if update.new_classes:
             line(f"new: {', '.join(clean(each) for each in update.new_classes)}")
         told_changes(update)
@@ -137,6 +151,11 @@ def correct(
     replace: Annotated[
         bool, typer.Option("--replace", help="Overrule an earlier correction of the same picture.")
     ] = False,
+    exception: Annotated[
+        bool, typer.Option("--exception", help="Let it answer for its own neighbourhood only.")
+    ] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Say what a picture is; from now on it is answered so."""
@@ -147,9 +166,20 @@ def correct(
     else:
         raise Mistake("give a picture and its label, or a list of them with --from")
     with opened(name) as classifier, progress("correcting", quiet=as_json) as tick:
-        update = classifier.correct_many(pairs, replace=replace, progress=tick)
+        update = classifier.correct_many(
+            pairs,
+            replace=replace,
+            exception=exception,
+            force=force,
+            dry_run=dry_run,
+            progress=tick,
+        )
     if not answered(update, as_json=as_json):
-        line(f"{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
+        would = "dry run, nothing is written: " if dry_run else ""
+        line(f"{would}{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
+        if update.verdict is not None and update.verdict.reason:
+            line(f"not by an edit of the head: {clean(update.verdict.reason)}")
+        told_verdict(update.verdict, always=dry_run)
         told_changes(update)
 
 
@@ -166,12 +196,14 @@ def forget(
         list[int] | None, typer.Option(help="Every picture of this event; may be repeated.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Forget pictures, classes or events for good."""
     wanted = (images or [], label or [], event or [])
     with opened(name) as classifier:
-        if not yes:
+        if not yes and not dry_run:
             samples = classifier.forget_preview(*wanted)
             if as_json or not sys.stdin.isatty():
                 again = _typed(
@@ -191,9 +223,12 @@ def forget(
             if not typer.confirm("Forget for good?", default=False, err=True):
                 note("nothing was forgotten")
                 raise typer.Exit(1)
-        receipt = classifier.forget(*wanted)
+        receipt = classifier.forget(*wanted, force=force, dry_run=dry_run)
     if not answered(receipt, as_json=as_json):
         line(f"{clean(receipt.summary)} ({receipt.seconds:.1f} s)", style="bold")
+        told_verdict(receipt.verdict, always=dry_run)
+        if receipt.event is None:
+            return
         line(
             f"level {receipt.level}: statistics and head are bit for bit those of a classifier "
             f"that never saw {'it' if receipt.images == 1 else 'them'}; "
@@ -219,6 +254,25 @@ def undo(
         line(f"{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
         told_changes(update)
         line(f"to have it again: {_typed('undo', name, str(update.event))}")
+
+
+def told_verdict(verdict: Verdict | None, *, always: bool = False) -> None:
+    """What the gate said, if it refused, or if that was asked for."""
+    if verdict is None or (verdict.passed and not always):
+        return
+    said = "the gate agrees" if verdict.passed else "the gate refuses"
+    line(f"{said}{'; forced' if verdict.forced else ''}", style="" if verdict.passed else "red")
+    for check in sorted(verdict.checks, key=lambda each: each.passed):
+        line(f"  {'ok' if check.passed else 'NO'}  {clean(check.sentence)}")
+    if verdict.suspects:
+        line("labels to look at")
+        table(
+            [Column("picture", narrow="end"), Column("labelled"), Column("looks like")],
+            [
+                (each.source or each.image[:19], each.label, each.looks_like)
+                for each in verdict.suspects[:_LISTED]
+            ],
+        )
 
 
 def told_changes(update: Update) -> None:

