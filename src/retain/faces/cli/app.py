@@ -69,7 +69,7 @@ COMMANDS: Final = (
         "adopt",
         own.adopt,
         OWN,
-        "retain adopt shop model.onnx --labels names.txt --preprocess imagenet --reference photos/",
+        "retain adopt shop model.onnx --labels names.txt",
     ),
     Command("reference", own.reference, OWN, "retain reference shop photos/"),
     Command("gate", own.gate, OWN, "retain gate shop --regressions 0.01"),

@@ -189,7 +189,7 @@ def gate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a change may cost before it is refused, or set it."""
+    """Show or set what a change may cost."""
     given = {
         "regressions": regressions,
         "class_regressions": class_regressions,
