@@ -156,7 +156,7 @@ def reference(
     ],
     as_json: Json = False,
 ) -> None:
-    """Give an adopted classifier typical pictures, without labels."""
+    """Give an adopted classifier typical pictures."""
     with opened(name) as classifier, progress("reading", quiet=as_json) as tick:
         update = classifier.reference(source, progress=tick)
     if not answered(update, as_json=as_json):
@@ -248,7 +248,7 @@ def diff(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two versions on every remembered picture, the worse first."""
+    """Compare two versions, what got worse first."""
     with opened(name) as classifier:
         found = classifier.diff(a, b)
         if html is not None:
@@ -292,7 +292,7 @@ def promote(
 
 
 def rollback(name: Name, alias: Alias = "production", as_json: Json = False) -> None:
-    """Let an alias stand for the version it stood for before."""
+    """Let an alias stand for its version before."""
     with opened(name) as classifier:
         update = classifier.rollback(alias)
     if not answered(update, as_json=as_json):
@@ -309,7 +309,7 @@ def explain(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say why a picture is answered as it is, and what would change that."""
+    """Say why a picture is answered as it is."""
     with opened(name) as classifier:
         found = classifier.explain(image)
         if html is not None:
@@ -365,7 +365,7 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Write it as one ONNX file that runs without retain."""
+    """Write it as one ONNX file."""
     with opened(name) as classifier:
         made = classifier.export(file, version=version, overwrite=overwrite)
     if not answered(made, as_json=as_json):
