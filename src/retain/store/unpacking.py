@@ -216,7 +216,8 @@ def _extract(
     archive: zipfile.ZipFile, info: zipfile.ZipInfo, entry: Entry, whole: Path, file: Path
 ) -> None:
     path, digest, left = whole / info.filename, hashlib.sha256(), entry.size
-    path.parent.mkdir(0o755, parents=True, exist_ok=True)
+    for above in reversed(Path(info.filename).parents):
+        (whole / above).mkdir(0o755, exist_ok=True)
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:  # names that are one to this disk, such as a and A
