@@ -10,6 +10,17 @@
 
 from retain.store.journal import Assertion, Plan
 from retain.store.manifest import FORMAT, Manifest
+from retain.store.packing import Packed, pack, unpack
 from retain.store.store import NewImage, Store
 
-__all__ = ["FORMAT", "Assertion", "Manifest", "NewImage", "Plan", "Store"]
+__all__ = [
+    "FORMAT",
+    "Assertion",
+    "Manifest",
+    "NewImage",
+    "Packed",
+    "Plan",
+    "Store",
+    "pack",
+    "unpack",
+]
