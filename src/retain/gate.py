@@ -148,19 +148,21 @@ def _protected(
         return []
     said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
     now = dict(zip((s.image for s in after.samples), after.answers, strict=False))
+    # A reference picture has no label: what it was answered is what it must go on being answered.
+    right = {s.image: s.label if s.label != REFERENCE else said.get(s.image) for s in after.samples}
     lost = [
         s
         for s in after.samples
-        if (s.protected or s.label in classes)
-        and said.get(s.image) == s.label
-        and now[s.image] != s.label
+        if (s.protected or right[s.image] in classes)
+        and said.get(s.image) == right[s.image]
+        and now.get(s.image) != right[s.image]
     ]
     known = {sample.image for sample in lost}
     lost += [f.sample for f in flips if f.sample.label in classes and f.sample.image not in known]
     if not lost:
         what = f"{len(watched)} protected pictures and {len(classes)} protected classes"
         return [Check("protected", True, f"nothing protected gets worse ({what})", 0.0, limit=0.0)]
-    listed = ", ".join(f"{s.source} ({s.label!r})" for s in lost[:_NAMED])
+    listed = ", ".join(f"{s.source} ({right[s.image]!r})" for s in lost[:_NAMED])
     return [
         Check(
             "protected",

@@ -44,7 +44,8 @@ def protect(session: Session, images: Sequence[str], labels: Sequence[str], *, o
     if not images and not labels:
         raise InputError("say what to protect: pictures, or --label for whole classes")
     with session.writing("protect"):
-        present = {sample.label for sample in session.state.samples}
+        head = session.mind.head
+        present = set(head.classes) if head else set()
         classes = sorted({checked_label(label) for label in labels})
         for label in classes:
             if label not in present and not off:

@@ -136,7 +136,9 @@ def replay(entries: Sequence[Entry], said: Said, without: Collection[int] = ()) 
         if entry.kind in {"learn", "correct", "reference"}:
             rows = [row for row in said.get(entry.id, ()) if row[0] not in without]
             for image, label, marks in rows:
-                members[image] = label, marks, entry.id
+                # Protection is what `protect` says and nobody else, so that it can be taken back.
+                guarded = members[image][1] & PROTECTED if image in members else 0
+                members[image] = label, marks & ~PROTECTED | guarded, entry.id
             grown = len(members) >= GROWTH * size
             if rows and (entry.kind != "correct" or grown):
                 lesson = {image: label for image, (label, _, _) in members.items()}
