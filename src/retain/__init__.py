@@ -70,8 +70,8 @@ from retain.values import (
 
 if TYPE_CHECKING:
     from retain.classifier import Classifier
-    from retain.comparisons import Diff, Explanation, Export, Neighbour, Remedy
-    from retain.founding import adopt, create, open
+    from retain.comparisons import Diff, Explanation, Export, Neighbour, Pack, Remedy
+    from retain.founding import adopt, create, open, unpack
 
 __version__ = "0.1.0"
 
@@ -108,6 +108,7 @@ __all__ = [
     "NotCorrected",
     "NotExported",
     "NothingLearned",
+    "Pack",
     "PinConflict",
     "Prediction",
     "Predictions",
@@ -134,6 +135,7 @@ __all__ = [
     "create",
     "open",
     "to_json",
+    "unpack",
 ]
 
 
@@ -142,8 +144,8 @@ def __getattr__(name: str) -> Any:
     # line answers at once.
     if name == "Classifier":
         return import_module("retain.classifier").Classifier
-    if name in {"Diff", "Explanation", "Export", "Neighbour", "Remedy"}:
+    if name in {"Diff", "Explanation", "Export", "Neighbour", "Pack", "Remedy"}:
         return getattr(import_module("retain.comparisons"), name)
-    if name in {"adopt", "create", "open"}:
+    if name in {"adopt", "create", "open", "unpack"}:
         return getattr(import_module("retain.founding"), name)
     raise AttributeError(f"module 'retain' has no attribute {name!r}")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from retain.values import Change, Prediction, Score
 
-__all__ = ["Diff", "Explanation", "Export", "Neighbour", "Remedy"]
+__all__ = ["Diff", "Explanation", "Export", "Neighbour", "Pack", "Remedy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +85,16 @@ class Export:
     worst_difference: float
     output: str
     activation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """A whole classifier as one file: the file, its bytes, the files in it, its SHA-256."""
+
+    path: str
+    bytes: int
+    files: int
+    digest: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 from retain.algebra import HeadOptions
 from retain.classifier import Classifier
-from retain.errors import BadImage, BadOption
+from retain.errors import BadImage, BadOption, Damaged
 from retain.intake import checked_label
 from retain.session import Session
 from retain.store import Manifest, Store
+from retain.store import unpack as unpacked
 from retain.store.start import FILE as START
 from retain.store.start import packed
 from retain.values import Progress
@@ -30,7 +31,7 @@ from retain.vision import (
 )
 from retain.vision import adopt as taken_over
 
-__all__ = ["adopt", "create", "open"]
+__all__ = ["adopt", "create", "open", "unpack"]
 
 
 def create(
@@ -167,6 +168,31 @@ def adopt(
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt("stopped: nothing was adopted") from None
             raise
+    return classifier
+
+
+def unpack(file: str | Path, path: str | Path) -> Classifier:
+    """Make a classifier of one that `Classifier.pack` wrote; every digest is checked.
+
+    Args:
+        file: the packed classifier.
+        path: a directory that does not exist or is empty.
+
+    Raises:
+        Damaged: if it is not what was packed; nothing is left then.
+        NotAClassifier, NewerFormat: if there is no such file, or a newer retain wrote it.
+        AlreadyExists: if something is at `path`.
+    """
+    place = unpacked(Path(file), Path(path))
+    try:
+        classifier = open(place)
+        found = classifier.verify()
+        if not found.ok:
+            classifier.close()
+            raise Damaged(f"{file} was packed from a damaged classifier: {found.problems[0]}")
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
     return classifier
 
 

@@ -13,10 +13,11 @@ from retain import audit, explaining, handing, views
 from retain import versions as history
 from retain.answers import answer, report
 from retain.caches import Mind
-from retain.comparisons import Diff, Explanation, Export
+from retain.comparisons import Diff, Explanation, Export, Pack
 from retain.errors import NothingLearned
 from retain.intake import Taken, checked_label, named
 from retain.session import Session
+from retain.store import pack
 from retain.values import (
     ClassInfo,
     Event,
@@ -183,6 +184,20 @@ class Reader:
             BadOption: if the classifier takes vectors, or the file cannot be called so.
         """
         return handing.export(self._session, Path(target), version=version, overwrite=overwrite)
+
+    def pack(self, target: str | Path, *, overwrite: bool = False) -> Pack:
+        """Write the whole living classifier as one file, which `retain.unpack` brings back.
+
+        Args:
+            target: the file, by custom ``NAME.retain``.
+            overwrite: whether a file that is there may be replaced.
+
+        Raises:
+            AlreadyExists: if the file is there.
+            BadOption: if it lies inside the classifier, or its folder does not exist.
+        """
+        made = pack(self.path, Path(target), overwrite=overwrite)
+        return Pack(str(made.path), made.bytes, made.files, made.digest)
 
     def log(self) -> list[Event]:
         """The journal, oldest first."""

@@ -23,7 +23,9 @@ def python(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 SHOWN = [command for command in COMMANDS if not command.hidden]
-VERBS = [command.name for command in SHOWN if command.name not in ("init", "adopt", "demo")]
+VERBS = [
+    command.name for command in SHOWN if command.name not in ("init", "adopt", "unpack", "demo")
+]
 
 
 def test_a_verb_is_a_method_a_command_and_a_page() -> None:
@@ -32,7 +34,7 @@ def test_a_verb_is_a_method_a_command_and_a_page() -> None:
         assert inspect.isfunction(getattr(retain.Classifier, verb)), verb
     assert {"rename", "merge"} <= set(dir(retain.Classifier))
     assert inspect.isfunction(retain.adopt)
-    assert pages - {"init", "create", "adopt", "README", "index"} == set(VERBS)
+    assert pages - {"init", "create", "adopt", "unpack", "README", "index"} == set(VERBS)
     assert pages & {"init", "create"}
     assert "adopt" in pages
 
@@ -40,7 +42,7 @@ def test_a_verb_is_a_method_a_command_and_a_page() -> None:
 def test_the_contract_of_the_issue_is_complete() -> None:
     promised = "learn predict correct forget undo evaluate log show classes verify"
     assert set(VERBS) >= set(promised.split())
-    owned = "reference gate protect versions diff promote rollback explain export"
+    owned = "reference gate protect versions diff promote rollback explain export pack"
     assert set(VERBS) == {*promised.split(), *owned.split()}
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import sqlite3
 import stat
 import zipfile
@@ -24,7 +23,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from retain.errors import (
     AlreadyExists,
@@ -35,13 +33,13 @@ from retain.errors import (
     StoreError,
     UnknownImage,
 )
-from retain.store import snapshot
 from retain.store.blobs import Blobs
-from retain.store.failures import translated
+from retain.store.database import Database
+from retain.store.failures import translated, understood
 from retain.store.lock import exclusive
 from retain.store.manifest import Manifest, sync_folder
 from retain.store.reading import to_bytes, to_name
-from retain.store.schema import connect, current
+from retain.store.schema import version
 from retain.store.unpacking import CHUNK, INDEX, PACK_FORMAT, Entry, belongs, unpack
 from retain.store.workshop import workshop
 
@@ -274,7 +272,7 @@ def _copy_journal(folder: Path, copy: Path) -> None:
     try:
         with _journal(folder) as engine:
             with engine.begin() as connection:
-                current(connection)
+                version(connection)
             with closing(engine.raw_connection()) as raw:
                 raw.cursor().execute("VACUUM INTO ?", (str(copy.absolute()),))
         with (
@@ -351,21 +349,9 @@ def _writable(folder: Path) -> bool:
 def _journal(folder: Path) -> Iterator[Engine]:
     """The journal to read from, also where no file can be made beside it."""
     database = folder / "journal.db"
-    with translated(folder), ExitStack() as stack:
+    with translated(folder), understood(folder), ExitStack() as stack:
         if not database.is_file() or not database.stat().st_size:
             raise Damaged(f"{database} is missing or empty; put a copy of the directory back")
-        engine = connect(database, mode="rw" if _writable(folder) else "ro")
-        stack.callback(engine.dispose)
-        if not _writable(folder):
-            try:
-                # Works while somebody else, who may write, has it open.
-                with engine.begin() as connection:
-                    connection.exec_driver_sql("SELECT max(id) FROM events")
-            except OperationalError:
-                copy = snapshot.taken(database)
-                if copy:
-                    stack.callback(shutil.rmtree, copy, ignore_errors=True)
-                mode = "rw" if copy else "ro&immutable=1"
-                engine = connect(copy / database.name if copy else database, mode=mode)
-                stack.callback(engine.dispose)
-        yield engine
+        door = Database(folder, writable=_writable(folder))
+        stack.callback(door.close)
+        yield door.engine

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from retain.faces.cli import ask, own, teach
+from retain.faces.cli import ask, hand, own, teach
 from retain.faces.cli.failures import guarded, told
 from retain.faces.cli.output import line
 from retain.faces.cli.progress import progress
@@ -78,7 +78,9 @@ COMMANDS: Final = (
     Command("diff", own.diff, OWN, "retain diff shop production --html diff.html"),
     Command("promote", own.promote, OWN, "retain promote shop 12"),
     Command("rollback", own.rollback, OWN, "retain rollback shop"),
-    Command("export", own.export, OWN, "retain export shop shop.onnx"),
+    Command("export", hand.export, OWN, "retain export shop shop.onnx"),
+    Command("pack", hand.pack, OWN, "retain pack shop shop.retain"),
+    Command("unpack", hand.unpack, OWN, "retain unpack shop2 shop.retain"),
     Command("demo", demo, TRY, "retain demo --open"),
 )
 

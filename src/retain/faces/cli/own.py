@@ -26,7 +26,6 @@ __all__ = [
     "adopt",
     "diff",
     "explain",
-    "export",
     "gate",
     "promote",
     "protect",
@@ -354,26 +353,6 @@ def explain(
         line(f"where in the picture it lies cannot be told: {clean(found.note)}")
     if html is not None:
         line(f"page: {clean(html)}")
-
-
-def export(
-    name: Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The ONNX file to write.")],
-    version: Annotated[
-        str | None, typer.Option("--version", help="An event or an alias; else the latest.")
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Write it as one ONNX file."""
-    with opened(name) as classifier:
-        made = classifier.export(file, version=version, overwrite=overwrite)
-    if not answered(made, as_json=as_json):
-        line(f"wrote {clean(made.path)}: {made.bytes:,} bytes, {made.classes:,} classes")
-        line(
-            f"held against predict on {counted(made.compared, 'picture')}: all labels equal, "
-            f"probabilities to {made.worst_difference:.0e}; its output is {clean(made.output)}"
-        )
 
 
 def _told(title: str, changes: tuple[Change, ...]) -> None:
