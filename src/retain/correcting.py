@@ -64,7 +64,7 @@ def correct(
             for image, one in taken.items()
         }
         settled = all(_settled(item, present, before) for item in items.values())
-        climbed = None if settled else _climbed(session, items, before, exception)
+        climbed = None if settled else _climbed(session, items, before, exception, force)
         candidate = state if climbed is None else climbed.state
         corrected = tuple(_checked(candidate, item, before) for item in items.values())
         update = Update(
@@ -105,7 +105,7 @@ def what_if(session: Session, one: Taken, label: str) -> Update:
     items = {one.image: Item(sample, one.feature, one.norm)}
     vector = one.feature, one.norm
     before = {one.image: answer(state.mind, one.name, one.image, *vector, top=1).label}
-    climbed = _climbed(session, items, before, exception=False)
+    climbed = _climbed(session, items, before, exception=False, force=False)
     corrected = (_checked(climbed.state, items[one.image], before),)
     found = differences(state, climbed.state, frozenset(items))
     return Update(None, "correct", "", corrected=corrected, **found, verdict=climbed.verdict)
@@ -116,6 +116,7 @@ def _climbed(
     items: Mapping[str, Item],
     before: Mapping[str, str | None],
     exception: bool,
+    force: bool,
 ) -> Climbed:
     """The state that corrections lead to: by an edit, or, where that is refused, as exceptions."""
 
@@ -135,6 +136,7 @@ def _climbed(
             taught=_taught(session, state),
             edits=len(items) if rung == "pin" else 0,
         ),
+        force=force,
     )
 
 
