@@ -9,16 +9,15 @@ protected, and every pin, has no budget.
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE, bounds, net_bounds, surprise
-from retain.algebra.calibrate import log_softmax
+from retain.algebra import REFERENCE, bounds, net_bounds
 from retain.caches import State
+from retain.doubts import Lesson, doubted
 from retain.errors import GateRefused
 from retain.jury import Judged
 from retain.values import Budgets, Check, Sample, Suspect, Update, Verdict
@@ -28,23 +27,7 @@ __all__ = ["Lesson", "concluded", "judge", "refuse"]
 _CONFIDENCE = 0.95
 _FEWEST = 5
 _FEWEST_LOSSES = 30
-_EXCESS = 0.15
 _NAMED = 5
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Lesson:
-    """Labelled pictures that a change brings in.
-
-    Attributes:
-        samples: what they are.
-        features: int16 [n, d].
-        norms: the features' original lengths [n].
-    """
-
-    samples: Sequence[Sample]
-    features: NDArray[np.int16]
-    norms: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +95,7 @@ def judge(
     checks += _agreement(after, old, new, names, budgets)
     suspects: tuple[Suspect, ...] = ()
     if lesson is not None and before.mind.head is not None:
-        found, suspects = _labels(before, old, lesson, budgets)
+        found, suspects = doubted(before, old, lesson, budgets)
         checks += found
     return Verdict(
         passed=all(check.passed for check in checks),
@@ -285,85 +268,6 @@ def _agreement(
     share = moved / len(asked)
     passed = low <= budgets.agreement
     return [Check("agreement", passed, sentence, share, low, high, budgets.agreement)]
-
-
-def _labels(
-    before: State, old: Judged, lesson: Lesson, budgets: Budgets
-) -> tuple[list[Check], tuple[Suspect, ...]]:
-    """Whether a lesson's labels contradict what was known more often than mistakes explain.
-
-    Counted twice: by the label given (pictures of other classes under this label) and by the class
-    answered (pictures of this class under other labels); each against the left-out mistakes of the
-    members, as a beta-binomial surprise.
-    """
-    # The head before pins: a pin is about one picture, and bends what is said of others.
-    head = before.base
-    if head is None or len(head.classes) < 2:
-        return [], ()
-    position = {label: i for i, label in enumerate(head.classes)}
-    known = [
-        (s, x, rho)
-        for s, x, rho in zip(lesson.samples, lesson.features, lesson.norms, strict=True)
-        if s.label in position
-    ]
-    if not known:
-        return [], ()
-    logs = log_softmax(
-        head.logits(np.stack([x for _, x, _ in known]), np.array([n for *_, n in known]))
-    )
-    looks = [head.classes[i] for i in logs.argmax(axis=1)]
-    chances = np.exp(logs.max(axis=1))
-    tested = 2 * len({s.label for s, *_ in known} | set(looks))
-    members = [
-        (s.label, old.answers[s.image])
-        for s in before.samples
-        if s.image in old.answers and s.label != REFERENCE
-    ]
-    given = [(s.label, look) for (s, *_), look in zip(known, looks, strict=True)]
-    found: list[tuple[float, Check, str, int]] = []
-    for side, how in ((0, "given as"), (1, "that look like")):
-        then, now = _disagreements(members, side), _disagreements(given, side)
-        for label, (wrong, n) in now.items():
-            usual, total = then.get(label, (0, 0))
-            expected = n * (usual + 0.5) / (total + 1.0)
-            chance = surprise(wrong, n, usual, total) * tested
-            if wrong < 3 or wrong - expected < _EXCESS * n or chance > budgets.wrong_labels:
-                continue
-            what = "look like other classes" if side == 0 else "are labelled otherwise"
-            sentence = (
-                f"{wrong} of the {n} pictures {how} {label!r} {what} to what is known so far, "
-                f"where about {expected:.0f} would be usual: labels are probably wrong"
-            )
-            found.append((chance, Check("labels", False, sentence, wrong / n), label, side))
-    doubted = {(label, side) for _, _, label, side in found}
-    suspects = [
-        Suspect(s.image, s.label, look, float(chance), s.source)
-        for (s, *_), look, chance in zip(known, looks, chances, strict=True)
-        if look != s.label and {(s.label, 0), (look, 1)} & doubted
-    ]
-    suspects.sort(key=lambda each: -each.probability)
-    checks = [check for _, check, _, _ in sorted(found, key=lambda each: each[0])]
-    if not checks:
-        agreed = sum(a == b for a, b in given)
-        checks = [
-            Check(
-                "labels",
-                True,
-                f"{agreed} of the {len(given)} pictures of known classes look like what they are "
-                f"labelled, as is usual",
-                agreed / len(given),
-            )
-        ]
-    return checks, tuple(suspects)
-
-
-def _disagreements(pairs: Sequence[tuple[str, str]], side: int) -> Mapping[str, tuple[int, int]]:
-    """Label → (how many disagree, how many there are), by the first or the second of a pair."""
-    found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    for pair in pairs:
-        found[pair[side]][0] += pair[0] != pair[1]
-        found[pair[side]][1] += 1
-    return {label: (wrong, n) for label, (wrong, n) in found.items()}
 
 
 def refuse(update: Update, choices: str) -> None:

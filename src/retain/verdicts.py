@@ -33,7 +33,7 @@ class Budgets:
     new_class_accuracy: float = 0.3
     calibration: float = 0.25
     agreement: float = 0.02
-    wrong_labels: float = 0.001
+    wrong_labels: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,9 @@ def story(shop, until=99):
     given = {label: cluster(label, 12) for label in (*LABELS, "elk")}
     wild = {label: cluster(label, 3, seed=8, spread=2.0) for label in LABELS}
     calls = [
-        lambda: shop.learn(np.concatenate([given["ant"], given["bee"]]), ["ant"] * 12 + ["bee"] * 12),
+        lambda: shop.learn(
+            np.concatenate([given["ant"], given["bee"]]), ["ant"] * 12 + ["bee"] * 12
+        ),
         lambda: shop.learn(given["cat"], "cat"),
         lambda: shop.correct(wild["ant"][0], "cat", force=True),
         lambda: shop.learn(given["dog"], "dog"),
@@ -71,7 +73,9 @@ def test_a_version_answers(shop):
     shop.forget(labels="elk", force=True)
     taught(shop, "fox", n=20)
     assert [(p.label, p.probability) for p in shop.predict(rows, version=4)] == old
-    assert shop.evaluate(rows, [x for x in LABELS for _ in range(8)], version=2).unknown_classes == (
+    assert shop.evaluate(
+        rows, [x for x in LABELS for _ in range(8)], version=2
+    ).unknown_classes == (
         "cat",
         "dog",
     )
