@@ -181,7 +181,7 @@ def _found(
 
 
 def _group(n: int, hits: int, total: int, rate: float, worth: float) -> tuple[int, float, float]:
-    """n pictures, and the beta distribution of how often one of them contradicts."""
+    """N pictures, and the beta distribution of how often one of them contradicts."""
     return n, hits + worth * rate, total - hits + worth * (1.0 - rate)
 
 

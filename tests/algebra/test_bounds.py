@@ -1,6 +1,7 @@
 """Confidence bounds, against the distributions they come from, counted out or by SciPy."""
 
 from fractions import Fraction
+from itertools import pairwise
 from math import comb
 
 import numpy as np
@@ -55,8 +56,8 @@ def test_the_net_share(lost, gained, n):
 
 def test_a_loss_is_shown_exactly_when_a_sign_test_shows_it():
     """The lower bound is above zero where McNemar's exact test is at 2.5 %, one-sided."""
-    for lost in range(0, 14):
-        for gained in range(0, 14 - lost):
+    for lost in range(14):
+        for gained in range(14 - lost):
             if lost + gained == 0:
                 continue
             p = stats.binomtest(lost, lost + gained, alternative="greater").pvalue
@@ -107,7 +108,7 @@ def test_surprise_of_many_groups_is_simulated():
 
 def test_surprise_falls_with_hits_and_rises_with_mistakes_seen_before():
     falling = [surprise(k, [(12, 3, 30)]) for k in range(13)]
-    assert all(a > b for a, b in zip(falling, falling[1:], strict=False))
+    assert all(a > b for a, b in pairwise(falling))
     rising = [surprise(6, [(12, k + 0.5, 30.5 - k)]) for k in range(31)]
-    assert all(a < b for a, b in zip(rising, rising[1:], strict=False))
+    assert all(a < b for a, b in pairwise(rising))
     assert all(0 <= p <= 1 for p in falling + rising)

@@ -23,7 +23,9 @@ def known(shop):
 def on_disk(shop):
     """Everything that the journal holds: its rows, and the files of pictures."""
     with sqlite3.connect(shop.path / "journal.db") as db:
-        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")]
+        tables = [
+            name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type='table'")
+        ]
         rows = {
             name: sorted(map(repr, db.execute(f"SELECT * FROM {name}")))
             for name in tables
@@ -64,7 +66,9 @@ def test_wrong_labels_are_refused_and_the_class_is_named(known, batch, label, ho
     assert "labels" in failed(error)
     assert fingerprint(known) == before[2]
     assert error.value.verdict.suspects
-    wrong = {p.image for p, given in zip(known.predict(rows), labels, strict=True) if p.label != given}
+    wrong = {
+        p.image for p, given in zip(known.predict(rows), labels, strict=True) if p.label != given
+    }
     assert {s.image for s in error.value.verdict.suspects} <= wrong
 
 
@@ -125,7 +129,11 @@ def test_what_a_dry_run_says_is_what_happens(known):
     said = known.learn(rows, "gnu", dry_run=True)
     done = known.learn(rows, "gnu")
     assert said.verdict == done.verdict
-    assert (said.worse, said.better, said.new_classes) == (done.worse, done.better, done.new_classes)
+    assert (said.worse, said.better, said.new_classes) == (
+        done.worse,
+        done.better,
+        done.new_classes,
+    )
 
 
 def test_a_new_class_over_an_old_one_costs_it(known):
