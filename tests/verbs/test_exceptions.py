@@ -1,4 +1,4 @@
-"""Exceptions in a living classifier: what they leave alone, and that they follow what is learned."""
+"""Exceptions in a living classifier: what they leave alone, and what they follow."""
 
 import json
 
