@@ -7,7 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import quantize
+from retain.algebra import Exceptions, quantize
 from retain.caches import cached_mind
 from retain.errors import Damaged, InputError, RetainError
 from retain.projection import derived_state
@@ -61,6 +61,11 @@ def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verifi
                     "the cached head is not that of the journal; delete versions/head.safetensors,"
                     " it is solved again"
                 )
+        elif cached is not None and not _same(cached.exceptions, derived.mind.exceptions):
+            problems.append(
+                "the cached exceptions are not those of the journal; delete versions/head."
+                "safetensors, it is made again"
+            )
         if deep:
             problems += _reextracted(session, progress)
     except RetainError as error:
@@ -100,6 +105,14 @@ def _reextracted(session: Session, progress: Progress | None) -> list[str]:
         if progress is not None:
             progress(done, len(samples))
     return problems
+
+
+def _same(a: Exceptions, b: Exceptions) -> bool:
+    return (
+        (a.images, a.labels) == (b.images, b.labels)
+        and np.array_equal(a.features, b.features)
+        and np.array_equal(a.thresholds, b.thresholds)
+    )
 
 
 def _cosine(a: NDArray[np.int16], b: NDArray[np.int16]) -> float:

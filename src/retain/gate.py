@@ -14,11 +14,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retain.algebra import REFERENCE, bounds, net_bounds
 from retain.caches import State
-from retain.doubt import doubted
+from retain.doubts import Lesson, doubted
 from retain.errors import GateRefused
 from retain.jury import Judged
 from retain.values import Budgets, Check, Sample, Suspect, Update, Verdict
@@ -29,21 +28,6 @@ _CONFIDENCE = 0.95
 _FEWEST = 5
 _FEWEST_LOSSES = 30
 _NAMED = 5
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Lesson:
-    """Labelled pictures that a change brings in.
-
-    Attributes:
-        samples: what they are.
-        features: int16 [n, d].
-        norms: the features' original lengths [n].
-    """
-
-    samples: Sequence[Sample]
-    features: NDArray[np.int16]
-    norms: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +95,7 @@ def judge(
         checks += _disturbance(before, after, changed, edits, budgets)
     suspects: tuple[Suspect, ...] = ()
     if lesson is not None and before.mind.head is not None:
-        found, suspects = doubted(
-            before, old, lesson.samples, (lesson.features, lesson.norms), budgets
-        )
+        found, suspects = doubted(before, old, lesson, budgets)
         checks += found
     return Verdict(
         passed=all(check.passed for check in checks),

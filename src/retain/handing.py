@@ -14,7 +14,7 @@ from retain.caches import Mind
 from retain.comparisons import Export
 from retain.errors import BadOption, NotExported, NothingLearned, UnknownImage
 from retain.session import Session
-from retain.versions import mind_of, number_of
+from retain.versions import mind_of, number_of, state_of
 from retain.vision import (
     ExportExceptions,
     ExportHead,
@@ -49,7 +49,7 @@ def export(session: Session, target: Path, *, version: int | str | None, overwri
         target,
         output_name=adopted.get("output", "probabilities"),
         activation=activation,
-        digest=session.state.statistics.digest,
+        digest=state_of(session, version).statistics.digest,
         overwrite=overwrite,
     )
     pairs = [(data, _expected(mind, extractor, data, activation)) for data in _pictures(session)]

@@ -118,9 +118,10 @@ def learn(
             verdict=verdict,
         )
         event = None
-        if dry_run:
+        if dry_run or not (force or verdict.passed):
+            # What is not learned is not kept either, whatever it was prepared for.
             session.store.sweep_staged()
-        else:
+        if not dry_run:
             if not force:
                 try:
                     refuse(update, _LEARN_CHOICES)

@@ -37,7 +37,7 @@ class Budgets:
     calibration: float = 0.25
     agreement: float = 0.02
     correction: float = 0.005
-    wrong_labels: float = 0.001
+    wrong_labels: float = 0.01
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,16 @@ from retain.jury import Judged
 from retain.session import Session
 from retain.values import Budgets, Change, Update, Version
 
-__all__ = ["PRODUCTION", "diff", "listed", "mind_of", "number_of", "promote", "rollback"]
+__all__ = [
+    "PRODUCTION",
+    "diff",
+    "listed",
+    "mind_of",
+    "number_of",
+    "promote",
+    "rollback",
+    "state_of",
+]
 
 PRODUCTION = "production"
 
@@ -59,7 +68,8 @@ def number_of(session: Session, version: int | str | None) -> int:
     )
 
 
-def _state(session: Session, version: int | str | None) -> State:
+def state_of(session: Session, version: int | str | None) -> State:
+    """The state of a version, as far as it is remembered still."""
     number = number_of(session, version)
     return session.state if number == session.store.head_event() else session.earlier(number)
 
@@ -68,7 +78,7 @@ def mind_of(session: Session, version: int | str | None) -> Mind:
     """What a version answers with."""
     if number_of(session, version) == session.store.head_event():
         return session.mind
-    return _state(session, version).mind
+    return state_of(session, version).mind
 
 
 def listed(session: Session) -> list[Version]:
@@ -86,7 +96,7 @@ def listed(session: Session) -> list[Version]:
 def diff(session: Session, a: int | str, b: int | str | None) -> Diff:
     """See `Classifier.diff`."""
     started = time.perf_counter()
-    first, second, now = _state(session, a), _state(session, b), session.state
+    first, second, now = state_of(session, a), state_of(session, b), session.state
     judges = [i for i, sample in enumerate(now.samples) if sample.label != REFERENCE]
     features, norms = now.features[judges], now.norms[judges]
     samples = [now.samples[i] for i in judges]
@@ -162,7 +172,7 @@ def promote(
         present = rules.aliases.get(alias)
         update = Update(None, "promote", f"{alias} is version {number} now")
         if present is not None and present != number:
-            before, after = _state(session, present), _state(session, number)
+            before, after = state_of(session, present), state_of(session, number)
             had = {sample.image for sample in before.samples}
             before_now, after_now = _seen(session, before), _seen(session, after)
             verdict = judge(

@@ -1,7 +1,7 @@
 """Confidence bounds, against the distributions they come from, counted out or by SciPy."""
 
-import itertools
 from fractions import Fraction
+from itertools import pairwise
 from math import comb
 
 import numpy as np
@@ -38,7 +38,8 @@ def test_nothing_seen_says_nothing():
     assert bounds(0, 0) == (0.0, 1.0)
     assert net_bounds(0, 0, 0) == (0.0, 0.0)
     assert net_bounds(0, 0, 50) == (0.0, 0.0)
-    assert surprise(0, 0, 0, 0) == 1.0
+    assert surprise(0, []) == 1.0
+    assert surprise(1, []) == 0.0
 
 
 @pytest.mark.parametrize(("lost", "gained", "n"), [(3, 0, 10), (5, 5, 40), (30, 2, 100), (0, 9, 9)])
@@ -63,34 +64,51 @@ def test_a_loss_is_shown_exactly_when_a_sign_test_shows_it():
             assert (net_bounds(lost, gained, 100)[0] > 0) == (p < 0.025), (lost, gained)
 
 
-@pytest.mark.parametrize("case", [(1, 1, 0, 0), (3, 5, 2, 9), (7, 20, 1, 40), (20, 20, 0, 30)])
+@pytest.mark.parametrize(
+    "case", [(1, 1, 0.5, 0.5), (3, 5, 2.5, 7), (7, 20, 1.5, 40), (20, 20, 1, 30)]
+)
 def test_surprise_is_the_beta_binomial_tail(case):
-    hits, n, before, total = case
-    wanted = stats.betabinom(n, before + 0.5, total - before + 0.5).sf(hits - 1)
-    assert surprise(*case) == pytest.approx(wanted, rel=1e-9)
+    hits, n, a, b = case
+    wanted = stats.betabinom(n, a, b).sf(hits - 1)
+    assert surprise(hits, [(n, a, b)]) == pytest.approx(wanted, rel=1e-9)
+
+
+def urn(n, hits, a, b):
+    """The chance of one sequence with so many hits (Pólya's urn), as a fraction."""
+    p = Fraction(1)
+    for k in range(n):
+        if k < hits:
+            p, a = p * a / (a + b), a + 1
+        else:
+            p, b = p * b / (a + b), b + 1
+    return p
 
 
 def test_surprise_by_counting():
-    """The beta-binomial as an urn (Pólya), with fractions, sequence by sequence."""
-    before, total, n = 1, 4, 6
+    """Every way in which two groups can come out, with fractions."""
+    groups = [(4, Fraction(3, 2), Fraction(7, 2)), (3, Fraction(1, 3), Fraction(9))]
+    counted = [Fraction(0)] * 8
+    for i in range(5):
+        for j in range(4):
+            ways = comb(4, i) * comb(3, j)
+            counted[i + j] += ways * urn(4, i, *groups[0][1:]) * urn(3, j, *groups[1][1:])
+    assert sum(counted) == 1
+    floats = [(n, float(a), float(b)) for n, a, b in groups]
+    for hits in range(8):
+        assert surprise(hits, floats) == pytest.approx(float(sum(counted[hits:])), rel=1e-12)
 
-    def sequence(hits):
-        a, b, p = Fraction(2 * before + 1, 2), Fraction(2 * (total - before) + 1, 2), Fraction(1)
-        for k in range(n):
-            if k < hits:
-                p, a = p * a / (a + b), a + 1
-            else:
-                p, b = p * b / (a + b), b + 1
-        return p
 
-    for hits in range(n + 1):
-        wanted = sum(comb(n, k) * sequence(k) for k in range(hits, n + 1))
-        assert surprise(hits, n, before, total) == pytest.approx(float(wanted), rel=1e-12)
+def test_surprise_of_many_groups_is_simulated():
+    rng = np.random.default_rng(0)
+    groups = [(int(n), 0.3 + n / 9, 4.0 + n) for n in rng.integers(1, 30, 12)]
+    draws = sum(rng.binomial(n, rng.beta(a, b, 200_000)) for n, a, b in groups)
+    for hits in (5, 15, 25, 40):
+        assert surprise(hits, groups) == pytest.approx((draws >= hits).mean(), abs=0.006)
 
 
 def test_surprise_falls_with_hits_and_rises_with_mistakes_seen_before():
-    falling = [surprise(k, 12, 3, 30) for k in range(13)]
-    assert all(a > b for a, b in itertools.pairwise(falling))
-    rising = [surprise(6, 12, k, 30) for k in range(31)]
-    assert all(a < b for a, b in itertools.pairwise(rising))
+    falling = [surprise(k, [(12, 3, 30)]) for k in range(13)]
+    assert all(a > b for a, b in pairwise(falling))
+    rising = [surprise(6, [(12, k + 0.5, 30.5 - k)]) for k in range(31)]
+    assert all(a < b for a, b in pairwise(rising))
     assert all(0 <= p <= 1 for p in falling + rising)

@@ -168,10 +168,7 @@ def test_a_damaged_layer_is_noticed(mine):
     found = mine.verify()
     assert not found.ok
     assert any("start.safetensors" in problem for problem in found.problems)
-    with (
-        retain.open(mine.path) as again,
-        pytest.raises(retain.Damaged, match=r"start\.safetensors"),
-    ):
+    with retain.open(mine.path) as again, pytest.raises(retain.Damaged, match="start"):
         again.learn(pictures(3, tint=1), "elk")
     start.unlink()
     with retain.open(mine.path) as again, pytest.raises(retain.Damaged, match="cannot be read"):

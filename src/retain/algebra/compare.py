@@ -129,22 +129,28 @@ def net_bounds(lost: int, gained: int, n: int, confidence: float = 0.95) -> tupl
     return (2.0 * low - 1.0) * scale, (2.0 * high - 1.0) * scale
 
 
-def surprise(hits: int, n: int, before: int, total: int) -> float:
-    """How improbable `hits` or more of `n` are where `before` of `total` were seen.
+def surprise(hits: int, groups: Sequence[tuple[int, float, float]]) -> float:
+    """How improbable `hits` or more are, in all, of several groups.
 
-    The tail of the beta-binomial distribution, with Jeffreys' prior on the share.
+    The tail of a sum of beta-binomial counts.
 
-    >>> surprise(1, 10, 10, 100) > 0.5
+    Args:
+        hits: how many there were.
+        groups: of each the size n and the two parameters of the beta distribution of its rate.
+
+    >>> surprise(1, [(10, 10.5, 90.5)]) > 0.5
     True
-    >>> surprise(9, 10, 10, 100) < 1e-6
+    >>> surprise(9, [(5, 10.5, 90.5), (5, 10.5, 90.5)]) < 1e-6
     True
     """
     from scipy.special import betaln, gammaln
 
     if hits <= 0:
         return 1.0
-    a, b = before + 0.5, total - before + 0.5
-    k = np.arange(hits, n + 1)
-    logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-    logs = logs + betaln(k + a, n - k + b) - betaln(a, b)
-    return float(min(np.exp(logs).sum(), 1.0))
+    # Summed from the top, where a sum from below would be one minus nearly one.
+    chances = np.ones(1)
+    for n, a, b in groups:
+        k = np.arange(n + 1)
+        logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+        chances = np.convolve(chances, np.exp(logs + betaln(k + a, n - k + b) - betaln(a, b)))
+    return float(min(chances[hits:].sum(), 1.0))

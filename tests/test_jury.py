@@ -1,0 +1,99 @@
+"""Who judges, and that left out means left out: against classifiers made without the picture."""
+
+import numpy as np
+import pytest
+
+from retain.algebra import HeadOptions
+from retain.jury import judged
+from tests.verbs.conftest import cluster, fresh, shop, taught, wrong_one  # noqa: F401
+
+LABELS = ("ant", "bee", "cat")
+
+
+def said(shop):  # noqa: F811
+    return shop._session.judged(shop._session.state)
+
+
+@pytest.mark.parametrize("head", ["cosine", "discriminant", "ridge", "nearest-mean"])
+def test_every_member_is_left_out(fresh, head):  # noqa: F811
+    shop = fresh(head=head)  # noqa: F811
+    for label in LABELS:
+        shop.learn(cluster(label, 12, spread=2.0), label, force=True)
+    found = said(shop)
+    assert set(found.losses) == set(found.answers) == {s.image for s in shop.samples()}
+    truth = {s.image: s.label for s in shop.samples()}
+    state = shop._session.state
+    inside = dict(zip((s.image for s in state.samples), state.answers, strict=True))
+    right_inside = sum(inside[i] == truth[i] for i in truth)
+    right_outside = sum(found.answers[i] == truth[i] for i in truth)
+    assert right_outside < right_inside
+    assert all(loss > 0 for loss in found.losses.values())
+
+
+def test_without_it_means_without_it(fresh):  # noqa: F811
+    """Nearest-mean has no scatter: leaving out is exactly what forgetting leaves, but the scale."""
+    shop, other = fresh(head="nearest-mean"), fresh(head="nearest-mean")  # noqa: F811
+    for one in (shop, other):
+        for label in LABELS:
+            one.learn(cluster(label, 9, spread=2.0), label, force=True)
+    found = said(shop)
+    rows = np.concatenate([cluster(label, 9, spread=2.0) for label in LABELS])
+    images = [p.image for p in shop.predict(rows)]
+    for row, image in list(zip(rows, images, strict=True))[::3]:
+        event = other.forget(image, force=True).event
+        assert event
+        assert other.predict(row[None])[0].label == found.answers[image]
+        label = next(s.label for s in shop.samples() if s.image == image)
+        other.learn(row[None], label, force=True)
+
+
+def test_a_corrected_picture_is_judged_as_it_is_answered(shop):  # noqa: F811
+    taught(shop, *LABELS, n=15)
+    row, label = wrong_one(shop, LABELS)
+    shop.correct(row, label)
+    image = shop.predict(row[None])[0].image
+    found = said(shop)
+    assert image not in found.losses
+    assert found.answers[image] == label
+
+
+def test_the_only_one_of_a_class_cannot_be_left_out(shop):  # noqa: F811
+    taught(shop, *LABELS, n=10)
+    shop.learn(cluster("elk", 1), "elk", force=True)
+    (elk,) = [s.image for s in shop.samples() if s.label == "elk"]
+    found = said(shop)
+    assert elk not in found.losses
+    assert found.answers[elk] == "elk"
+
+
+def test_one_class_and_none(shop):  # noqa: F811
+    assert said(shop).answers == {}
+    taught(shop, "ant")
+    assert set(said(shop).answers.values()) == {"ant"}
+    assert said(shop).losses == {}
+
+
+def test_it_follows_every_event(shop):  # noqa: F811
+    """What is kept of an earlier jury never judges a later state."""
+    taught(shop, *LABELS, n=10)
+    row, label = wrong_one(shop, LABELS)
+    calls = [
+        lambda: shop.correct(row, label),
+        lambda: shop.forget(shop.samples()[0].image, force=True),
+        lambda: shop.rename("ant", "mite"),
+        lambda: shop.learn(cluster("elk", 9), "elk", force=True),
+        lambda: shop.protect(labels="elk"),
+        lambda: shop.undo(4),
+    ]
+    for call in calls:
+        call()
+        session = shop._session
+        options = HeadOptions.from_dict(session.store.manifest.options)
+        from retain.jury import Jury
+
+        anew = judged(
+            session.state, Jury.of(session.state, session.store.lesson(), options), options
+        )
+        kept = said(shop)
+        assert kept.answers == anew.answers
+        assert kept.losses == pytest.approx(anew.losses)
