@@ -92,7 +92,7 @@ def test_it_follows_every_event(shop):  # noqa: F811
         from retain.jury import Jury
 
         anew = judged(
-            session.state, Jury.of(session.state, session.store.lesson(), options), options
+            session.state, Jury.of(session.state, session.store.plan().lesson, options), options
         )
         kept = said(shop)
         assert kept.answers == anew.answers

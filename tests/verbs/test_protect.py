@@ -8,8 +8,8 @@ from tests.verbs.adopted import adopt, pictures
 from tests.verbs.conftest import cluster, fingerprint, taught
 
 LABELS = ("ant", "bee", "cat", "dog")
-OPEN = {"regressions": 1.0, "class_regressions": 1.0, "calibration": 99.0,
-        "new_class_accuracy": 0.0, "agreement": 1.0, "correction": 1.0, "wrong_labels": 0.0}  # fmt: skip
+OPEN = {"regressions": 1.0, "class_regressions": 1.0, "calibration": 99.0, "correction": 1.0,
+        "new_class_accuracy": 0.0, "agreement": 1.0, "wrong_labels": 0.0}  # fmt: skip
 
 
 def failed(error):
