@@ -175,6 +175,8 @@ def _regressions(
 def _by_class(
     judges: Sequence[Sample], flips: Sequence[_Flip], gains: Counter[str], budgets: Budgets
 ) -> list[Check]:
+    if not flips:
+        return []
     sizes, lost = Counter(s.label for s in judges), Counter(f.sample.label for f in flips)
     confidence = 1.0 - (1.0 - _CONFIDENCE) / max(len(sizes), 1)
     found = []
@@ -268,6 +270,8 @@ def _agreement(
     after: State, old: Judged, new: Judged, names: Mapping[str, str], budgets: Budgets
 ) -> list[Check]:
     """The reference has no labels: what it was answered is what it should go on being answered."""
+    if REFERENCE not in after.statistics.classes:
+        return []
     asked = [
         sample.image
         for sample in after.samples

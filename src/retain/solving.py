@@ -160,12 +160,10 @@ def think(
                 [Pin(image, features[i], label, float(norms[i])) for image, i, label in pins],
                 tuning.margin,
             )
-        exceptions = Exceptions.of(
-            [sample.image for sample in samples],
-            [sample.label for sample in samples],
-            features,
-            apart,
-        )
+        exceptions = Exceptions()
+        if apart:
+            images, labels = [s.image for s in samples], [s.label for s in samples]
+            exceptions = Exceptions.of(images, labels, features, apart)
         mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions)
         answers = mind.answers(features, norms)
     return State(mind, samples, features, norms, statistics, taught, answers, solver, base)
