@@ -10,20 +10,15 @@ from typing import Any
 from retain.answers import answer
 from retain.caches import State
 from retain.errors import InputError, NotCorrected, PinConflict
-from retain.gate import concluded, refuse
 from retain.intake import Taken, checked_label, resolve
 from retain.ladder import Climbed, climb
 from retain.projection import Item
+from retain.refusal import concluded, refuse
 from retain.session import Session, differences
 from retain.teaching import pictures
 from retain.values import Correction, Progress, Sample, Update
 
 __all__ = ["correct", "what_if"]
-
-_CORRECT_CHOICES = (
-    "Look at what would happen with --dry-run (dry_run=True); correct it all the same with --force "
-    "(force=True); or set other budgets: retain gate"
-)
 
 
 def correct(
@@ -85,7 +80,7 @@ def correct(
         event = None
         if climbed is not None and not dry_run:
             if not force:
-                refuse(update, _CORRECT_CHOICES)
+                refuse(update)
             fresh = [one for image, one in taken.items() if image not in present]
             items = {image: _marked(item, climbed.rung) for image, item in items.items()}
             event = session.commit("correct", candidate, items.values(), fresh)

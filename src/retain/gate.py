@@ -8,21 +8,19 @@ protected, and every pin, has no budget.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from retain.algebra import REFERENCE, bounds, net_bounds
 from retain.caches import State
 from retain.doubts import Lesson, doubted
-from retain.errors import GateRefused
 from retain.jury import Judged
-from retain.values import Budgets, Check, Sample, Suspect, Update, Verdict
+from retain.values import Budgets, Check, Sample, Suspect, Verdict
 
-__all__ = ["Lesson", "concluded", "judge", "refuse"]
+__all__ = ["Lesson", "judge", "watch"]
 
 _CONFIDENCE = 0.95
 _FEWEST = 5
@@ -83,7 +81,7 @@ def judge(
     flips = [flip for flip in moved if flip.before == flip.sample.label != flip.after]
     gains = Counter(f.after for f in moved if f.before != f.sample.label == f.after)
     checks = [_pins(after)]
-    checks += _protected(before, after, flips, protected)
+    checks += _protected(before, after, flips, protected, names)
     checks += [
         _regressions(judges, flips, gains, budgets),
         *_by_class(judges, flips, gains, budgets),
@@ -106,6 +104,29 @@ def judge(
     )
 
 
+def watch(
+    before: State,
+    after: State,
+    *,
+    protected: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Whether a change leaves alone what must never get worse; nothing else is weighed.
+
+    For what only takes back or joins what its owner named: there no budget says no, but what is
+    protected has none.
+
+    Args:
+        before: the state as it is.
+        after: the state as it would be.
+        protected: classes that must never get worse, by the names they have after.
+        renamed: old → new names of classes.
+    """
+    checks = _protected(before, after, (), protected, renamed or {})
+    watched = sum(sample.protected for sample in after.samples)
+    return Verdict(all(check.passed for check in checks), tuple(checks), judged=watched)
+
+
 def _pins(after: State) -> Check:
     pins = [(s, a) for s, a in zip(after.samples, after.answers, strict=False) if s.pinned]
     broken = [sample for sample, answer in pins if answer != sample.label]
@@ -122,13 +143,20 @@ def _pins(after: State) -> Check:
 
 
 def _protected(
-    before: State, after: State, flips: Sequence[_Flip], classes: Collection[str]
+    before: State,
+    after: State,
+    flips: Sequence[_Flip],
+    classes: Collection[str],
+    names: Mapping[str, str],
 ) -> list[Check]:
     """What is protected is held to what `predict` answers, and to left-out answers besides."""
     watched = [s for s in after.samples if s.protected]
     if not watched and not classes:
         return []
-    said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
+    said = {
+        s.image: names.get(answer, answer)
+        for s, answer in zip(before.samples, before.answers, strict=False)
+    }
     now = dict(zip((s.image for s in after.samples), after.answers, strict=False))
     # A reference picture has no label: what it was answered is what it must go on being answered.
     right = {s.image: s.label if s.label != REFERENCE else said.get(s.image) for s in after.samples}
@@ -288,39 +316,6 @@ def _agreement(
     share = moved / len(asked)
     passed = low <= budgets.agreement
     return [Check("agreement", passed, sentence, share, low, high, budgets.agreement)]
-
-
-def refuse(update: Update, choices: str) -> None:
-    """Raise if the gate's verdict on an update is no.
-
-    Args:
-        update: what would happen.
-        choices: what its owner can do instead, as a sentence.
-
-    Raises:
-        GateRefused: with the verdict and the update.
-    """
-    verdict = update.verdict
-    if verdict is None or verdict.passed:
-        return
-    reasons = "; ".join(check.sentence for check in verdict.checks if not check.passed)
-    suspects = ", ".join(
-        f"{each.source or each.image} (labelled {each.label!r}, looks like {each.looks_like!r})"
-        for each in verdict.suspects[:_NAMED]
-    )
-    looked = f". The most suspicious pictures: {suspects}" if suspects else ""
-    raise GateRefused(
-        f"the gate refuses, and nothing has changed: {reasons}{looked}. {choices}", verdict, update
-    )
-
-
-def concluded(update: Update, event: int | None, started: float) -> Update:
-    """The update as it is reported: with its event, if one was written, and the seconds it took."""
-    verdict = update.verdict
-    if event is not None and verdict is not None and not verdict.passed:
-        verdict = replace(verdict, forced=True)
-    seconds = time.perf_counter() - started
-    return replace(update, event=event, verdict=verdict, seconds=seconds)
 
 
 def _share(hits: int, n: int, low: float, high: float) -> str:

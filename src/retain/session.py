@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 from retain.algebra import REFERENCE, Factor, HeadOptions, compare
 from retain.caches import Mind, State, save
-from retain.gate import Lesson, judge
+from retain.gate import Lesson, judge, watch
 from retain.intake import Taken, take
 from retain.jury import Judged, Jury, judged
 from retain.projection import Item, after, load_mind, load_state, state_at
@@ -208,6 +208,22 @@ class Session:
             lesson=lesson,
             edits=edits,
         )
+
+    def watch(
+        self,
+        candidate: State,
+        protected: Collection[str] | None = None,
+        renamed: Mapping[str, str] | None = None,
+    ) -> Verdict:
+        """Whether going from the state in force to `candidate` leaves alone what is protected.
+
+        Args:
+            candidate: the state as it would be.
+            protected: classes that must never get worse then, where those are not the same.
+            renamed: old → new names of classes.
+        """
+        held = self.store.rules().protected if protected is None else protected
+        return watch(self.state, candidate, protected=held, renamed=renamed)
 
     def decree(
         self,

@@ -15,8 +15,9 @@ from retain.algebra import REFERENCE, compare
 from retain.caches import Features, Lengths, Mind, State
 from retain.comparisons import Diff
 from retain.errors import BadOption, CannotUndo, NothingLearned, UnknownEvent
-from retain.gate import concluded, judge, refuse
+from retain.gate import judge, watch
 from retain.jury import Judged
+from retain.refusal import concluded, refuse
 from retain.session import Session
 from retain.values import Budgets, Change, Update, Version
 
@@ -34,10 +35,6 @@ __all__ = [
 PRODUCTION = "production"
 
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_CHOICES = (
-    "Look at the pictures with retain diff; promote it all the same with --force (force=True); or "
-    "set other budgets: retain gate"
-)
 _UNCHANGING = frozenset({"gate", "protect", "promote"})
 
 
@@ -190,12 +187,12 @@ def promote(
         event = None
         if not dry_run:
             if not force:
-                refuse(update, _CHOICES)
+                refuse(update)
             event = session.decree("promote", detail={"alias": alias, "version": number})
     return concluded(update, event, started)
 
 
-def rollback(session: Session, alias: str) -> Update:
+def rollback(session: Session, alias: str, *, force: bool, dry_run: bool) -> Update:
     """See `Classifier.rollback`."""
     started = time.perf_counter()
     _checked_alias(alias)
@@ -219,10 +216,17 @@ def rollback(session: Session, alias: str) -> Update:
                 f"{alias} has never been another version, so there is nothing to go back to; see "
                 f"`retain versions`"
             )
-        detail = {"alias": alias, "version": trail[-2], "back": True}
-        event = session.decree("promote", detail=detail)
-    summary = f"{alias} is version {trail[-2]} again (it was {trail[-1]})"
-    return concluded(Update(None, "rollback", summary), event, started)
+        before, after = (_seen(session, state_of(session, each)) for each in trail[:-3:-1])
+        verdict = watch(before, after, protected=session.store.rules().protected)
+        summary = f"{alias} is version {trail[-2]} again (it was {trail[-1]})"
+        update = Update(None, "rollback", summary, verdict=verdict)
+        event = None
+        if not dry_run:
+            if not force:
+                refuse(update)
+            detail = {"alias": alias, "version": trail[-2], "back": True}
+            event = session.decree("promote", detail=detail)
+    return concluded(update, event, started)
 
 
 def _seen(session: Session, state: State) -> State:

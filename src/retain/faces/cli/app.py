@@ -62,7 +62,7 @@ COMMANDS: Final = (
     Command("evaluate", ask.evaluate, ASK, "retain evaluate shop test/ --html report.html"),
     Command("log", ask.log, ASK, "retain log shop -n 10"),
     Command("show", ask.show, ASK, "retain show shop 3"),
-    Command("classes", ask.classes, ASK, "retain classes shop rename mug cup"),
+    Command("classes", teach.classes, ASK, "retain classes shop rename mug cup"),
     Command("verify", ask.verify, ASK, "retain verify shop --deep"),
     Command("explain", own.explain, ASK, "retain explain shop photo.jpg --html why.html"),
     Command(
