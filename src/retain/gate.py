@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retain.algebra import REFERENCE, bounds, net_bounds
+from retain.algebra import REFERENCE, Start, bounds, net_bounds
 from retain.caches import State
 from retain.doubts import Lesson, doubted
 from retain.jury import Judged
@@ -46,6 +46,7 @@ def judge(
     lesson: Lesson | None = None,
     renamed: Mapping[str, str] | None = None,
     edits: int = 0,
+    start: Start | None = None,
 ) -> Verdict:
     """Whether a change may be made.
 
@@ -59,6 +60,7 @@ def judge(
         lesson: labelled pictures that come in, whose labels are to be doubted.
         renamed: old → new names of classes, where only the name differs.
         edits: how many corrections the head is edited for.
+        start: the layer that was adopted, if one was.
     """
     old, new = said
     names = renamed or {}
@@ -88,12 +90,12 @@ def judge(
     ]
     checks += _new_classes(before, after, new, budgets)
     checks += _calibration(changed, old, new, budgets)
-    checks += _agreement(after, old, new, names, budgets)
+    checks += _agreement(after, old, new, names, budgets, start)
     if edits:
         checks += _disturbance(before, after, changed, edits, budgets)
     suspects: tuple[Suspect, ...] = ()
     if lesson is not None and before.mind.head is not None:
-        found, suspects = doubted(before, old, lesson, budgets)
+        found, suspects = doubted(before, old, lesson, budgets, start)
         checks += found
     return Verdict(
         passed=all(check.passed for check in checks),
@@ -295,9 +297,18 @@ def _disturbance(
 
 
 def _agreement(
-    after: State, old: Judged, new: Judged, names: Mapping[str, str], budgets: Budgets
+    after: State,
+    old: Judged,
+    new: Judged,
+    names: Mapping[str, str],
+    budgets: Budgets,
+    start: Start | None,
 ) -> list[Check]:
-    """The reference has no labels: what it was answered is what it should go on being answered."""
+    """The reference has no labels: what it was answered is what it should go on being answered.
+
+    But between adopted classes that have labelled pictures now, those decided, by leave-one-out,
+    that answers should move.
+    """
     if REFERENCE not in after.statistics.classes:
         return []
     asked = [
@@ -307,7 +318,9 @@ def _agreement(
     ]
     if not asked:
         return []
-    moved = sum(names.get(old.answers[i], old.answers[i]) != new.answers[i] for i in asked)
+    taught = _taught(after, start)
+    flips = [(names.get(old.answers[i], old.answers[i]), new.answers[i]) for i in asked]
+    moved = sum(was != now and not {was, now} <= taught for was, now in flips)
     low, high = bounds(moved, len(asked), _CONFIDENCE)
     sentence = (
         f"{moved:,} of {len(asked):,} reference pictures would be answered otherwise "
@@ -316,6 +329,15 @@ def _agreement(
     share = moved / len(asked)
     passed = low <= budgets.agreement
     return [Check("agreement", passed, sentence, share, low, high, budgets.agreement)]
+
+
+def _taught(state: State, start: Start | None) -> set[str]:
+    """Adopted classes with labelled pictures enough to be left out, where those move their rows."""
+    tuning = state.mind.tuning
+    if start is None or tuning is None or (tuning.extension or {}).get("prior") is None:
+        return set()
+    counts = zip(state.statistics.classes, state.statistics.counts, strict=True)
+    return {label for label, count in counts if count > 1} & set(start.classes)
 
 
 def _share(hits: int, n: int, low: float, high: float) -> str:

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
 
-from retain.algebra import REFERENCE, Factor, HeadOptions, compare
+from retain.algebra import REFERENCE, Factor, HeadOptions, Start, compare
 from retain.caches import Mind, State, save
 from retain.gate import Lesson, judge, watch
 from retain.intake import Taken, take
 from retain.jury import Judged, Jury, judged
 from retain.projection import Item, after, load_mind, load_state, state_at
+from retain.solving import Ground
 from retain.store import Assertion, Store
 from retain.values import Budgets, Change, Progress, Skipped, Source, Verdict
 from retain.vision import Extractor, load_extractor
@@ -45,6 +46,11 @@ class Session:
         if self._extractor is None:
             self._extractor = self.load_extractor()
         return self._extractor
+
+    @property
+    def start(self) -> Start | None:
+        """The layer that was adopted, its classes by the names they have now; None if none was."""
+        return Ground.of(self.store).start
 
     def load_extractor(self) -> Extractor:
         """The extractor, read anew from disk; its fingerprint is checked (Damaged)."""
@@ -207,6 +213,7 @@ class Session:
             changed=changed,
             lesson=lesson,
             edits=edits,
+            start=self.start,
         )
 
     def watch(
