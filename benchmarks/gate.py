@@ -1,13 +1,13 @@
 """The gate: what it refuses of poisoned lessons, and what of clean ones.
 
-Caltech-101 and clothing17 as feature vectors, ResNet-32 over JPEG CIFAR-10 as an adopted classifier.
-Of every class some pictures are remembered; of ten classes a seed, the others come as one lesson:
-as they are, or with 30 % of them wrong, in four ways. *Spread* and *one* give pictures of the class
-other labels (any; always the same one); *strangers* bring pictures of other classes under its
-name (of any; of one). A refusal counts as found only where it names the class. Every lesson is tried as
-a dry run from the same state. Last: with all budgets open, lessons that would flip protected
-pictures are tried for real, and the flips that land are counted. Bars: every poisoned lesson of
-Caltech-101 found, no clean one refused, no flip lands.
+Caltech-101 and clothing17 as feature vectors, ResNet-32 over JPEG CIFAR-10 as an adopted
+classifier. Of every class some pictures are remembered; of ten classes a seed, the others come as
+one lesson: as they are, or with 30 % of them wrong, in four ways. *Spread* and *one* give pictures
+of the class other labels (any; always the same one); *strangers* bring pictures of other classes
+under its name (of any; of one). A refusal counts as found only where it names the class. Every
+lesson is tried as a dry run from the same state. Last: with all budgets open, lessons that would
+flip protected pictures are tried for real, and the flips that land are counted. Bars: every
+poisoned lesson of Caltech-101 found, no clean one refused, no flip lands.
 """
 
 from __future__ import annotations
