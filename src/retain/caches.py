@@ -8,6 +8,7 @@ any of them may be deleted at any time.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,11 +94,12 @@ class Mind:
 class State:
     """What changing needs: every member, its feature, the sums, and the mind they make.
 
-    `lesson` are the sums as they were right after the last lesson, whose scatter whitens.
-    `samples[i]`, `features[i]` and its original length `norms[i]` belong together, in no particular
-    order; `answers` are the
-    predicted labels of the members, none while no class is known. `solver` and `base` are what the
-    head was made with and what it was before pins; None while no class is known.
+    `lesson` are the sums as they were right after the last lesson, whose scatter whitens, and
+    `jurors` those that it was tuned by: image → label then. `samples[i]`, `features[i]` and its
+    original length `norms[i]` belong together, in no particular order, and `rows[image]` is i;
+    `answers` are the predicted labels of the members, none while no class is known. `solver` and
+    `base` are what the head was made with and what it was before pins; None while no class is
+    known.
     """
 
     mind: Mind
@@ -107,8 +109,15 @@ class State:
     statistics: Statistics
     lesson: Statistics
     answers: tuple[str, ...]
+    rows: Mapping[str, int]
+    jurors: Mapping[str, str]
     solver: Solver | None = None
     base: Head | None = None
+
+    def sample(self, image: str) -> Sample | None:
+        """A member by its content hash."""
+        row = self.rows.get(image)
+        return None if row is None else self.samples[row]
 
 
 def empty_mind(event: int) -> Mind:

@@ -42,11 +42,10 @@ def learn(
         collected = labelled(source, labels, session.extractor)
         skipped = list(collected.skipped)
         state = session.state
-        present = {sample.image: sample for sample in state.samples}
         items: dict[str, Item] = {}
         known = 0
         for taken in _staged(session, collected.sources, skipped, progress):
-            label, sample = checked_label(taken.label), present.get(taken.image)
+            label, sample = checked_label(taken.label), state.sample(taken.image)
             twin = items.get(taken.image)
             if twin is not None and twin.sample.label != label:
                 skipped.append(
@@ -101,9 +100,8 @@ def learn(
             np.stack([item.feature for item in items.values()]),
             np.array([item.norm for item in items.values()], np.float32),
         )
-        taught = {sample.image: sample.label for sample in candidate.samples}
-        verdict = session.verdict(candidate, changed=items, lesson=lesson, taught=taught)
-        relabelled = sum(image in present for image in items)
+        verdict = session.verdict(candidate, changed=items, lesson=lesson)
+        relabelled = sum(image in state.rows for image in items)
         update = Update(
             event=None,
             kind="learn",
@@ -132,7 +130,7 @@ def reference(
             )
         collected = unlabelled(source, session.extractor)
         skipped = list(collected.skipped)
-        present = {sample.image for sample in session.state.samples}
+        present = session.state.rows
         items: dict[str, Item] = {}
         known = 0
         for one in _staged(session, collected.sources, skipped, progress):

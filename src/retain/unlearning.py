@@ -76,7 +76,7 @@ def forget(
         candidate = restated(
             session.store, state, number, plan.members, plan.lesson, plan.rules.renames
         )
-        verdict = session.verdict(candidate, taught=plan.lesson)
+        verdict = session.verdict(candidate)
         event, erased = None, 0
         if not dry_run:
             if not force:
