@@ -7,7 +7,8 @@ pictures (the reference, and labelled pictures of old classes if any came), P = 
 d_c = μ_c − m and s_c = (φ − m)ᵀPd_c / √(d_cᵀPd_c):
 
 - an old class keeps its logit z_c = ρ·w₀ᵀφ + b₀ (plus u₀ᵀφ, where the layer was a head of ours
-  once, exported and adopted). Where n_c labelled pictures of it came, the logit is (1 − α)·z_c + α·(t·s_c + u), α = n_c/(n_c + n₀): a prior worth n₀ pictures;
+  once, exported and adopted). Where n_c labelled pictures of it came, the logit is
+  (1 − α)·z_c + α·(t·s_c + u), α = n_c/(n_c + n₀): a prior worth n₀ pictures;
 - a new class has the logit a·s_c + o, with one scale and one offset for all.
 
 Dividing by the length of d_c matters here above all: the scores of typical pictures then spread
