@@ -137,7 +137,7 @@ def adopt(
         )
     names = tuple(checked_label(label) for label in found.labels)
     trial = _trial(found, check) if check is not None else {}
-    layer, sha256 = packed(names, found.weights, found.bias)
+    layer, sha256 = packed(names, found.weights, found.bias, found.unit)
     eyes = _loaded(found.files)
     manifest = Manifest.new(
         name=Path(path).name,

@@ -79,7 +79,7 @@ def _head(mind: Mind, extractor: OnnxExtractor) -> ExportHead:
     assert head is not None
     assert tuning is not None
     start = None
-    if head.raw is not None:
+    if head.raw is not None and head.raw.any():
         rows = 1 + max(np.flatnonzero(np.abs(head.raw).sum(axis=1)), default=0)
         start = ExportStart(head.raw[:rows], np.zeros(rows))
     apart = None

@@ -67,7 +67,7 @@ class Ground:
         layer = store.start()
         if layer is None:
             return cls(store, options, None)
-        labels, weights, bias = layer
+        labels, weights, bias, unit = layer
         for old, new in store.rules().renames if renames is None else renames:
             labels = tuple(new if label == old else label for label in labels)
         twice = sorted(label for label in set(labels) if labels.count(label) > 1)
@@ -76,7 +76,7 @@ class Ground:
                 f"two of the classes that were adopted would both be called {twice[0]!r}; rename "
                 f"one of them first, or take back the event that gave it that name"
             )
-        return cls(store, options, Start(labels, weights, bias))
+        return cls(store, options, Start(labels, weights, bias, unit))
 
 
 @cache

@@ -128,8 +128,9 @@ def export_onnx(
     model = load_graph(source, head.size)
     opset = modernise(model, source)
     features = _opened(model.graph, source, head, output_name)
-    attach(model.graph, features, output_name, head, activation, opset)
+    parts = attach(model.graph, features, output_name, head, activation, opset)
     own = {"activation": activation, "features": features, "digest": digest}
+    own["head"] = json.dumps({"power": head.power, **parts})
     _describe(model, head.labels, rule, own)
     data = _checked(model, source)
     with _translated(target):
