@@ -11,20 +11,26 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from retain.bench.report_data import Entry, Family, Measure, as_good, families, measures
+from retain.bench.report_figures import (
+    cost_figure,
+    curves_figure,
+    differences_figure,
+    highlights,
+    marks_of,
+    matrices,
+    ranges_figure,
+)
 from retain.bench.report_how import broken, environments, methods_run, reading
-from retain.bench.report_plots import Line, Point, Range, curves, heat, ranges, scatter
 from retain.bench.report_proof import proof
 from retain.errors import BadOption
-from retain.markup import Child, Html, el, header, page, section, tile
+from retain.markup import Html, el, header, page, section, tile
 
 __all__ = ["write"]
 
-_COLOURS = 6
 _TIME = "wall_s_per_update"
 _STORED = "stored_bytes"
 
@@ -53,7 +59,7 @@ def write(results: Sequence[Mapping[str, Any]], target: Path) -> Path:
 
 def _page(results: Sequence[Mapping[str, Any]]) -> str:
     grouped = families(results)
-    marks = _marks(grouped)
+    marks = marks_of(grouped)
     shown = [each for each in grouped if each.entries]
     look = (files("retain") / "bench" / "report.css").read_text(encoding="utf-8")
     return page(
@@ -73,7 +79,7 @@ def _page(results: Sequence[Mapping[str, Any]]) -> str:
                 "p", f"Made {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by retain bench report."
             ),
         ),
-        style=look + _highlights(marks),
+        style=look + highlights(marks),
     )
 
 
@@ -131,19 +137,30 @@ def _family(family: Family, marks: Mapping[str, str], name: str) -> Html:
     body = section(
         f"{family.title}: {family.kind}",
         _sentence(family),
-        _curves(family, marks),
-        _differences(family, marks),
-        el("div", _forgetting(family, marks), _last(family, marks), class_="two"),
+        curves_figure(family, marks),
+        differences_figure(family, marks),
         el(
             "div",
-            _cost(family, marks, _TIME, "Time against accuracy", "wall time an update"),
-            _cost(family, marks, _STORED, "Memory against accuracy", "bytes stored"),
+            ranges_figure(family, marks, "forgetting", "Forgetting, points", "Less is better."),
+            ranges_figure(
+                family,
+                marks,
+                "recency_bias",
+                "Bias towards the last task, points",
+                "Nearer to 0 is better.",
+            ),
+            class_="two",
+        ),
+        el(
+            "div",
+            cost_figure(family, marks, _TIME, "Time against accuracy", "wall time an update"),
+            cost_figure(family, marks, _STORED, "Memory against accuracy", "bytes stored"),
             class_="two",
         ),
         el("h3", "All numbers"),
         el("p", _bold_sentence(family)),
         _table(family, marks),
-        _matrices(family),
+        matrices(family),
     )
     return el("div", body, id=name)
 
@@ -162,111 +179,6 @@ def _sentence(family: Family) -> str:
         f"{words}; {_many(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), each with an order "
         f"of its own. After each step every class seen so far is judged together, and nobody says "
         f"which step a picture belongs to."
-    )
-
-
-def _curves(family: Family, marks: Mapping[str, str]) -> Html:
-    key = "harmonic" if family.headline.key == "harmonic" else "accuracy"
-    lines = [
-        Line(
-            each.label,
-            marks[each.label],
-            _axis(each),
-            _percent(each.curve(key)),
-            _loud(marks, each),
-        )
-        for each in family.entries
-    ]
-    title = "harmonic mean, %" if key == "harmonic" else "accuracy on all classes seen, %"
-    return _figure(
-        "Accuracy as classes arrive" if _counts_classes(family) else "Accuracy step by step",
-        curves(lines, x_title=_axis_title(family), y_title=title),
-        _legend(family, marks),
-    )
-
-
-def _differences(family: Family, marks: Mapping[str, str]) -> Html | None:
-    ours = family.default
-    if ours is None or family.headline.key == "harmonic":
-        return None
-    lines = []
-    for each in family.entries:
-        apart = _apart(each, ours)
-        flat = [value for values in apart for value in values]
-        # Nearer than a tenth the eye can compare; the floor would flatten all the others.
-        if each is not ours and flat and min(flat) > -10:
-            lines.append(
-                Line(each.label, marks[each.label], _axis(each), apart, _loud(marks, each))
-            )
-    if not lines:
-        return None
-    return _figure(
-        f"The same, as the difference from {ours.label}",
-        curves(
-            lines,
-            x_title=_axis_title(family),
-            y_title="points above (+) or below (−) ours, same order",
-            zero=True,
-        ),
-        el("p", "Of the methods that stay within 10 points.", class_="note"),
-    )
-
-
-def _apart(entry: Entry, ours: Entry) -> list[list[float]]:
-    seeds = [seed for seed in entry.runs if seed in ours.runs]
-    pairs = [(entry.runs[s].get("steps", []), ours.runs[s].get("steps", [])) for s in seeds]
-    steps = min((min(len(a), len(b)) for a, b in pairs), default=0)
-    return [
-        [
-            100 * (a[i]["accuracy"] - b[i]["accuracy"])
-            for a, b in pairs
-            if a[i].get("accuracy") is not None and b[i].get("accuracy") is not None
-        ]
-        for i in range(steps)
-    ]
-
-
-def _forgetting(family: Family, marks: Mapping[str, str]) -> Html | None:
-    return _ranges(family, marks, "forgetting", "Forgetting, points", "smaller is better")
-
-
-def _last(family: Family, marks: Mapping[str, str]) -> Html | None:
-    return _ranges(
-        family, marks, "recency_bias", "Bias towards the last task, points", "nearer 0 is better"
-    )
-
-
-def _ranges(
-    family: Family, marks: Mapping[str, str], key: str, title: str, note: str
-) -> Html | None:
-    rows = []
-    for each in family.entries:
-        mean, reach = each.mean(key), each.spread(key)
-        if mean is not None and reach is not None:
-            low, high = (100 * value for value in reach)
-            said = f"{100 * mean + 0.0:.1f}"
-            rows.append(Range(each.label, marks[each.label], low, 100 * mean, high, said))
-    if not rows:
-        return None
-    rows.sort(key=lambda row: (abs(row.mean), row.label))
-    return _figure(title, ranges(rows, title=title), el("p", note, class_="note"))
-
-
-def _cost(family: Family, marks: Mapping[str, str], key: str, title: str, axis: str) -> Html | None:
-    unit = Measure(key, "", "time" if key == _TIME else "bytes")
-    points = []
-    for each in family.entries:
-        cost, gain = each.mean(key), each.mean(family.headline.key)
-        if cost is not None and gain is not None:
-            points.append(
-                Point(each.label, marks[each.label], cost, 100 * gain, _loud(marks, each))
-            )
-    if not points:
-        return None
-    return _figure(
-        title,
-        scatter(points, x_title=axis, y_title=family.headline.title, said=unit.said),
-        el("p", "Nothing lies above and to the left of the dotted line.", class_="note"),
     )
 
 
@@ -337,117 +249,6 @@ def _bold_sentence(family: Family) -> str:
             f"accuracy alone is known to ±{1.96 * error:.1f} points."
         )
     return words
-
-
-def _matrices(family: Family) -> Html | None:
-    drawn = [(each, each.matrix()) for each in family.entries]
-    drawn = [(each, rows) for each, rows in drawn if rows and max(map(len, rows)) > 1]
-    if not drawn:
-        return None
-    first = [drawn[0], drawn[-1]] if len(drawn) > 1 else drawn
-    ours = next(((e, rows) for e, rows in drawn if e is family.default), None)
-    shown = [ours, *(pair for pair in first if pair is not ours)][:2] if ours else first
-    rest = [pair for pair in drawn if pair not in shown]
-    content: list[Child] = [
-        el("h3", "Task by task"),
-        el(
-            "p",
-            "Accuracy in % on the classes of each step (across) after each step (down), all "
-            "classes seen so far competing, mean over the seeds. Forgetting is a column that pales "
-            "downwards.",
-        ),
-        el("div", [heat(rows, each.label) for each, rows in shown], class_="two"),
-    ]
-    if rest:
-        others = el("div", [heat(rows, each.label) for each, rows in rest], class_="two")
-        content.append(el("details", el("summary", f"{len(rest)} other methods"), others))
-    return el("div", *content)
-
-
-def _legend(family: Family, marks: Mapping[str, str]) -> Html:
-    items = [
-        el(
-            "li",
-            el("i"),
-            el("span", each.label, class_="label", title=each.title),
-            el("span", family.headline.said(each.mean(family.headline.key)), class_="number"),
-            class_=marks[each.label],
-        )
-        for each in family.entries
-    ]
-    return el(
-        "div", el("p", family.headline.title, class_="note"), el("ul", items, class_="legend")
-    )
-
-
-def _figure(title: str, drawing: Html, beside: Html | None = None) -> Html:
-    legended = beside is not None and "legend" in beside
-    return el(
-        "figure",
-        el("figcaption", title),
-        drawing,
-        beside,
-        class_="figure legended" if legended else "figure",
-    )
-
-
-def _marks(grouped: Sequence[Family]) -> dict[str, str]:
-    """A CSS class for each method: the same colour all through the page, by rank where it shows."""
-    marks: dict[str, str] = {}
-    coloured = 0
-    for family in grouped:
-        for each in family.entries:
-            if each.label in marks:
-                continue
-            if each.hindsight:
-                look = "ceiling"
-            elif family.default is not None and each.label == family.default.label:
-                look = "ours"
-            elif each.ours:
-                look = "own"
-            elif coloured < _COLOURS:
-                coloured += 1
-                look = f"c{coloured}"
-            else:
-                look = "rest"
-            marks[each.label] = f"{look} m{len(marks)}"
-    return marks
-
-
-def _highlights(marks: Mapping[str, str]) -> str:
-    """Pointing at a name dims every other line of the same figure."""
-    rules = []
-    for value in marks.values():
-        mark = value.split()[-1]
-        chosen = f".figure:has(.legend .{mark}:hover)"
-        rules.append(f"{chosen} .series:not(.{mark}) {{ opacity: .12; }}")
-        rules.append(f"{chosen} .{mark} .line {{ stroke-width: 3.4; }}")
-    return "\n".join(rules) + "\n"
-
-
-def _loud(marks: Mapping[str, str], entry: Entry) -> bool:
-    return not marks[entry.label].startswith("rest")
-
-
-def _counts_classes(family: Family) -> bool:
-    run = family.any_run() or {}
-    seen = [each.get("seen") or 0 for each in run.get("steps", [])]
-    return len(seen) > 1 and all(a < b for a, b in pairwise(seen))
-
-
-def _axis(entry: Entry) -> list[float]:
-    steps = next(iter(entry.runs.values())).get("steps", [])
-    seen = [float(each.get("seen") or 0) for each in steps]
-    growing = all(a < b for a, b in pairwise(seen))
-    return seen if growing and len(seen) > 1 else [float(i + 1) for i in range(len(steps))]
-
-
-def _axis_title(family: Family) -> str:
-    return "classes seen" if _counts_classes(family) else "step"
-
-
-def _percent(rows: Sequence[Sequence[float]]) -> list[list[float]]:
-    return [[100 * value for value in values] for values in rows]
 
 
 def _value(entry: Entry, measure: Measure) -> float:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from retain.markup import Html, el
 
@@ -64,17 +65,24 @@ class _Frame:
 
 
 def curves(lines: Sequence[Line], *, x_title: str, y_title: str, zero: bool = False) -> Html:
-    """Mean over seeds as a line, least to greatest as a band; `zero` draws a line at nought."""
+    """Mean over seeds as a line, least to greatest as a band.
+
+    `zero` draws a line at nought, and is for a figure as wide as the page.
+    """
     kept = [line for line in lines if any(line.y)]
-    return _both(lambda width: _curves(kept, width, x_title, y_title, zero=zero), y_title)
+    wide = 960 if zero else 680
+    return _both(lambda width: _curves(kept, width, x_title, y_title, zero=zero), wide, y_title)
 
 
 def scatter(
     points: Sequence[Point], *, x_title: str, y_title: str, said: Callable[[float], str]
 ) -> Html:
-    """Points over a logarithmic axis, which `said` labels; the best corner is the upper left."""
+    """Points of percentages over a logarithmic axis, which `said` labels.
+
+    The upright axis is logarithmic in the errors; the best corner is the upper left.
+    """
     kept = [each for each in points if each.x > 0]
-    return _both(lambda width: _scatter(kept, width, x_title, y_title, said), y_title)
+    return _both(lambda width: _scatter(kept, width, x_title, y_title, said), 450, y_title)
 
 
 def ranges(rows: Sequence[Range], *, title: str) -> Html:
@@ -159,10 +167,10 @@ def _heat_cell(value: float, i: int, j: int) -> Html:
     )
 
 
-def _both(draw: Callable[[float], Html], title: str) -> Html:
+def _both(draw: Callable[[float], Html], wide: float, title: str) -> Html:
     return el(
         "div",
-        el("div", draw(680), class_="wide"),
+        el("div", draw(wide), class_="wide"),
         el("div", draw(350), class_="narrow", aria_hidden="true"),
         class_="drawing",
         role="img",
@@ -206,10 +214,12 @@ def _scatter(
     points: Sequence[Point], width: float, x_title: str, y_title: str, said: Callable[[float], str]
 ) -> Html:
     xs = [math.log10(each.x) for each in points] or [0.0, 1.0]
-    ys = [each.y for each in points] or [0.0, 1.0]
-    y_ticks = _ticks(min(ys), max(ys), 6)
-    pad = 0.06 * (max(xs) - min(xs) or 1)
-    frame = _frame(width, (min(xs) - pad, max(xs) + pad), (y_ticks[0], y_ticks[-1]))
+    ys = [_stretched(each.y) for each in points] or [0.0, 1.0]
+    pad, rise = 0.06 * (max(xs) - min(xs) or 1), 0.08 * (max(ys) - min(ys) or 1)
+    low, high = min(ys) - rise, max(ys) + rise
+    y_ticks = _percents(low, high)
+    flat = _frame(width, (min(xs) - pad, max(xs) + pad), (low, high))
+    frame = replace(flat, y=lambda v: flat.y(_stretched(v)))
     decades = _decades(min(xs) - pad, max(xs) + pad)
     parts = [*_axes(frame, decades, y_ticks, x_title, y_title, lambda v: said(10**v))]
     parts.append(_front(frame, points))
@@ -271,7 +281,7 @@ def _meet(a: Box, b: Box) -> bool:
 
 
 def _frame(width: float, xs: tuple[float, float], ys: tuple[float, float]) -> _Frame:
-    height = 0.56 * width if width > 500 else 0.86 * width
+    height = min(0.86 * width, 340 + max(width - 680, 0) / 8)
     left, right, top, bottom = 46.0, width - 14, 26.0, height - 44
     across, up = xs[1] - xs[0] or 1.0, ys[1] - ys[0] or 1.0
     return _Frame(
@@ -346,6 +356,24 @@ def _step(span: float, count: int) -> float:
     rough = (span or 1.0) / count
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * each for each in (1, 2, 5, 10) if power * each >= rough * 0.999)
+
+
+def _stretched(percent: float) -> float:
+    """A scale on which halving the errors is as far everywhere."""
+    return -math.log10(max(100 - percent, 0.02))
+
+
+def _percents(low: float, high: float) -> list[float]:
+    """Round percentages between two places of the stretched scale, seven at most."""
+    finest = [0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 91, 92, 93, 94, 95, 96, 97, 98, 99]
+    candidates = [*finest, 99.5, 99.8, 99.9]
+    held = [float(p) for p in candidates if low <= _stretched(p) <= high]
+    while len(held) > 7:
+        # Drop the tick that stands nearest to a neighbour.
+        gaps = [_stretched(b) - _stretched(a) for a, b in pairwise(held)]
+        tight = min(range(len(gaps)), key=gaps.__getitem__)
+        held.pop(tight + 1 if held[tight] % 10 == 0 or tight == 0 else tight)
+    return held
 
 
 def _decades(low: float, high: float) -> list[float]:
