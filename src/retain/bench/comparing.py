@@ -160,8 +160,7 @@ def with_intransigence(results: Sequence[Result], reference: str = REFERENCE) ->
             found.append(result)
             continue
         steps = result["steps"]
-        # A task begins with the step at which the matrix has one more column.
-        learned = _learned(steps)
+        learned = _learned(result)
         track = metrics.Track([], [step.get("by_task") or [] for step in steps], learned, [])
         value = metrics.intransigence(track, [s.get("by_task") or [] for s in joint["steps"]])
         found.append({**result, "metrics": {**result["metrics"], "intransigence": value}})
@@ -207,12 +206,12 @@ def proofs(results: Sequence[Result]) -> list[Proof]:
 
 def _table(name: str, results: Sequence[Result], by: str) -> Table:
     first = results[0]
-    digests = {result["features"]["digest"] for result in results if result.get("features")}
+    seen = {result["features"]["extractor"] for result in results if result.get("features")}
     pools = {result["stream"].get("pool_digest") for result in results}
-    if len(digests) > 1 or len(pools) > 1:
+    if len(seen) > 1 or len(pools) > 1:
         raise BadOption(
-            f"the results on {name} come from {max(len(digests), len(pools))} different data sets "
-            f"or extractors and cannot be compared; keep them in folders of their own"
+            f"the results on {name} come from {max(len(seen), len(pools))} different data sets or "
+            f"extractors and cannot be compared; keep them in folders of their own"
         )
     if first["stream"]["kind"] == "few-shot" and by == "average_incremental_accuracy":
         by = "harmonic"
@@ -312,9 +311,12 @@ def _key(result: Result) -> int:
     return stream if result["seed"] == stream else 1_000_000 * (1 + result["seed"]) + stream
 
 
-def _learned(steps: Sequence[Mapping[str, Any]]) -> list[int]:
-    """The steps in which tasks were learned: those that brought classes."""
-    return [number for number, step in enumerate(steps) if step.get("new_classes")]
+def _learned(result: Result) -> list[int]:
+    """The steps in which tasks were learned: as it says, else those that brought classes."""
+    told: list[int] | None = result.get("tasks")
+    if told is not None:
+        return told
+    return [number for number, step in enumerate(result["steps"]) if step.get("new_classes")]
 
 
 def _options(result: Result) -> str:

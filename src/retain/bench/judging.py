@@ -52,8 +52,8 @@ class Answers:
         sums = chances.sum(axis=1)
         if not (chances >= 0).all() or not np.allclose(sums, 1, rtol=0, atol=_SUM):
             raise BadOption(
-                f"the scores are no probabilities: the least is {chances.min()}, the rows add up to "
-                f"{sums.min()} to {sums.max()}"
+                f"the scores are no probabilities: the least is {chances.min()}, the rows add up "
+                f"to {sums.min()} to {sums.max()}"
             )
         # In sorted order a tie has the same winner whatever order the classes came in.
         places = np.argsort(np.array(classes))
@@ -114,7 +114,7 @@ def judged(
         both = mine & np.isin(truth, before.classes)
         compared = int(both.sum())
         worse, better = metrics.flips(truth[both], before.labels[both], answers.labels[both])
-    found = {
+    found: dict[str, Any] = {
         "seen": len(seen),
         "judged": len(t),
         "accuracy": metrics.accuracy(t, a),

@@ -207,10 +207,7 @@ def corrections(pool: Pool, seed: int, start: float = 0.5, steps: int = 10) -> S
         raise BadOption(f"{len(rest)} pictures are left to correct, fewer than {steps} steps")
     parts = np.array_split(random.permutation(np.array(rest, dtype=np.intp)), steps)
     made = [Step("learn", _shuffled(np.array(taught, dtype=np.intp), random), order, "the start")]
-    made += [
-        Step("correct", _ints(part), (), f"candidates {number}")
-        for number, part in enumerate(parts)
-    ]
+    made += [Step("correct", _ints(part), (), "candidates") for part in parts]
     return _stream(
         "corrections", f"correct{steps}", pool, seed, made, {"start": start, "steps": steps}
     )
@@ -278,7 +275,8 @@ def domain_shift(pool: Pool, seed: int, groups: int = 5) -> Stream:
             raise BadOption(f"{len(named)} domains do not make {groups} groups; use fewer")
         drawn = random.permutation(np.array(named))
         chosen = [[str(each) for each in part] for part in np.array_split(drawn, groups)]
-    parts, tasks = [], []
+    parts: list[tuple[int, ...]] = []
+    tasks: list[Task] = []
     for part in chosen:
         inside = np.isin(pool.domains, part)
         rows = np.flatnonzero(inside & pool.train)

@@ -209,7 +209,7 @@ def backward_transfer(track: Track) -> float | None:
 
 
 def forward_transfer(track: Track) -> float | None:
-    """The mean over all tasks but the first of R[j−1][j] − chance (Lopez-Paz & Ranzato 2017, eq. 4).
+    """The mean over tasks but the first of R[j−1][j] − chance (Lopez-Paz & Ranzato 2017, eq. 4).
 
     Only where the classes of a task were known before it, as when domains shift: a class that no
     picture of was seen cannot be answered, and a zero would say nothing about the method. Chance is

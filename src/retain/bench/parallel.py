@@ -1,8 +1,8 @@
 """Many runs side by side, each in a process of its own.
 
-A process for each run keeps their memory apart, so that its peak is the run's own, and a run that is
-killed takes no other with it. Each has one thread for linear algebra, so that as many runs as there
-are cores do not wait for each other and their times can be compared.
+A process for each run keeps their memory apart, so that its peak is the run's own, and a run that
+is killed takes no other with it. Each has one thread for linear algebra, so that as many runs as
+there are cores do not wait for each other and their times can be compared.
 """
 
 from __future__ import annotations
@@ -94,10 +94,7 @@ def run_many(
     """
     if processes < 1:
         raise BadOption(f"{processes} processes do nothing; use 1 or more")
-    kinds = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in kinds else "spawn")
-    if hasattr(context, "set_forkserver_preload"):
-        context.set_forkserver_preload(_PRELOADED)
+    context = _context()
     waiting = list(range(len(jobs)))[::-1]
     ended: dict[int, Event] = {}
     alive: dict[Connection, tuple[int, BaseProcess]] = {}
@@ -135,6 +132,14 @@ def run_many(
         for _, child in alive.values():
             child.join()
     return tuple(ended[number] for number in range(len(jobs)))
+
+
+def _context() -> Any:
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    return context
 
 
 def _child(job: Job, out: Connection) -> None:

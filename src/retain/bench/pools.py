@@ -12,6 +12,7 @@ import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,7 @@ def load_pool(
         BadImage: if a picture cannot be read: a benchmark needs all of them.
     """
     path, *wanted = _split(os.fspath(source))
-    if os.path.isdir(path):
-        raw = _of_folder(Path(path))
-    else:
-        raw = _of_npz(Path(path))
+    raw = _of_folder(Path(path)) if os.path.isdir(path) else _of_npz(Path(path))
     if raw.features is not None:
         if wanted:
             raise BadOption(f"{path} holds vectors, which cannot be corrupted; leave {wanted} out")
@@ -212,7 +210,7 @@ def _of_pictures(path: Path, stored: Mapping[str, NDArray[Any]]) -> _Raw:
         names[stored["labels"]],
         stored["split"] == splits.index("train"),
         _domains(stored, count),
-        _hash([offsets.astype("<i8").tobytes(), memoryview(np.ascontiguousarray(data))]),
+        _hash([offsets.astype("<i8").tobytes(), np.ascontiguousarray(data).data]),
         images=read,
     )
 
@@ -286,7 +284,7 @@ def _extracted(raw: _Raw, extractor: Extractor, cache: Path, progress: Progress 
     features = _kept(kept, (count, extractor.dimension))
     if features is None:
         features = np.empty((count, extractor.dimension), dtype=np.float32)
-        sources = [Source(str(row), lambda row=row: images(row)) for row in range(count)]
+        sources = [Source(str(row), partial(images, row)) for row in range(count)]
         for done, each in enumerate(extract_many(sources, extractor), 1):
             if each.feature is None:
                 raise BadImage(

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from retain.bench.streams import Stream
 from retain.errors import BadOption, Damaged, NewerFormat
+from retain.vision import usable_cores
 
 __all__ = [
     "METRICS",
@@ -183,9 +184,7 @@ def environment(threads: int) -> dict[str, Any]:
         **{package: version(package) for package in ("numpy", "scipy", "scikit-learn")},
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": usable_cores(),
         "threads": threads,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }

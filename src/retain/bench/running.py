@@ -134,6 +134,7 @@ class _Job:
                 "options": dict(stream.options),
             },
             "order": list(stream.order),
+            "tasks": [task.step for task in tasks_of(stream, self.pool)],
             "method": {
                 "name": kind.name,
                 "title": kind.title,

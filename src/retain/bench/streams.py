@@ -235,7 +235,7 @@ def tasks_of(stream: Stream, pool: Pool) -> tuple[Task, ...]:
     test = np.array(stream.test)
     tasks = []
     for number, step in enumerate(stream.steps):
-        rows = test[np.isin(pool.labels[test], list(step.new_classes))] if step.new_classes else []
+        rows = test[np.isin(pool.labels[test], list(step.new_classes))]
         if len(rows):
             tasks.append(Task(number, tuple(int(row) for row in rows)))
     return tuple(tasks)
