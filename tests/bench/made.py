@@ -39,6 +39,7 @@ def result(
     **changes: Any,
 ) -> dict[str, Any]:
     """One result of a stream with ten classes a step."""
+    made = "inc10x10" if kind == "class-incremental" else kind
     title, level, loss, seconds, stored, hindsight = METHODS.get(
         method, (method, 0.5, 0.0, 1.0, 1e6, False)
     )
@@ -90,7 +91,8 @@ def result(
     } if told else {}  # fmt: skip
     return {
         "format": "retain-bench-result/1", "status": status, "reason": reason,
-        "stream": {"name": f"caltech101-inc10x10-s{seed}", "kind": kind,
+        "stream": {"name": f"caltech101-{made}-s{seed}",
+                   "kind": kind,
                    "pool": "caltech101_30_10", "pool_digest": "sha256:aa",
                    "digest": f"sha256:{seed}",
                    "seed": seed, "options": {"first": 10, "step": 10}},

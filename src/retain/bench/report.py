@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from retain.bench.report_data import Entry, Family, Measure, as_good, families, measures
+from retain.bench.report_data import Entry, Family, Measure, families, measures
 from retain.bench.report_figures import (
     cost_figure,
     curves_figure,
@@ -134,6 +134,11 @@ def _contents(shown: Sequence[Family]) -> Html | None:
 
 
 def _family(family: Family, marks: Mapping[str, str], name: str) -> Html:
+    if not any(len(each.matrix()) > 1 for each in family.entries):
+        only = section(
+            f"{family.title}: {family.kind}", _bold_sentence(family), _table(family, marks)
+        )
+        return el("div", only, id=name)
     body = section(
         f"{family.title}: {family.kind}",
         _sentence(family),
@@ -184,9 +189,8 @@ def _sentence(family: Family) -> str:
 
 def _table(family: Family, marks: Mapping[str, str]) -> Html:
     columns = measures(family)
-    good = {each.key: as_good(family.rivals, each) for each in columns}
     ceilings = [each for each in family.entries if each.hindsight]
-    body = [_row(each, columns, good, marks) for each in family.rivals]
+    body = [_row(each, columns, family.good, marks) for each in family.rivals]
     if ceilings:
         words = "With hindsight: these see everything again at every step, and are not compared"
         body.append(el("tr", el("th", words, colspan=str(len(columns) + 1), class_="among")))
@@ -211,7 +215,7 @@ def _table(family: Family, marks: Mapping[str, str]) -> Html:
 def _row(
     entry: Entry,
     columns: Sequence[Measure],
-    good: Mapping[str, set[str]],
+    good: Mapping[str, frozenset[str]],
     marks: Mapping[str, str],
 ) -> Html:
     cells = []

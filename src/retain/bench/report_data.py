@@ -1,34 +1,31 @@
 """Results put in order for the report: which were run on the same stream, and which are as good.
 
-Two results belong together when they differ in the seed alone: same pool, same kind of stream, same
-options. A method with other options is another method.
+What belongs together, and what is as good as the best, is decided in `comparing`.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Entry", "Family", "Measure", "as_good", "families", "measures"]
+from retain.bench.comparing import compare, family_of, label_of, with_intransigence
+
+__all__ = ["Entry", "Family", "Measure", "families", "measures"]
 
 OURS = "retain"
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A column: its key among the metrics, heading, factor, unit, and which way is better."""
+    """A column: its key among the metrics, heading, unit, and factor."""
 
     key: str
     title: str
     unit: str
     scale: float = 1.0
-    larger: bool = True
     digits: int = 1
 
     def said(self, value: float | None) -> str:
@@ -51,18 +48,21 @@ MEASURES = (
     Measure("harmonic", "harmonic mean, %", "%", 100),
     Measure("average_incremental_accuracy", "average incremental accuracy, %", "%", 100, digits=2),
     Measure("last_accuracy", "last accuracy, %", "%", 100, digits=2),
-    Measure("forgetting", "forgetting, points", "points", 100, larger=False),
+    Measure("forgetting", "forgetting, points", "points", 100),
     Measure("backward_transfer", "backward transfer, points", "points", 100),
     Measure("forward_transfer", "forward transfer, points", "points", 100),
-    Measure("intransigence", "intransigence, points", "points", 100, larger=False),
-    Measure("recency_bias", "recency bias, points", "points", 100, larger=False),
-    Measure("negative_flips_per_update", "negative flips an update", "", 1, larger=False, digits=2),
-    Measure("ece", "calibration error, %", "%", 100, larger=False),
+    Measure("intransigence", "intransigence, points", "points", 100),
+    Measure("recency_bias", "recency bias, points", "points", 100),
+    Measure("negative_flips_per_update", "negative flips an update", "", digits=2),
+    Measure("negative_flip_rate", "negative flip rate, %", "%", 100, digits=2),
+    Measure("corrections_kept", "corrections kept, %", "%", 100),
+    Measure("nll", "negative log-likelihood", "", digits=3),
+    Measure("ece", "calibration error, %", "%", 100),
     Measure("auroc_unseen", "AUROC of unseen classes, %", "%", 100),
-    Measure("wall_s_per_update", "time an update", "time", larger=False),
-    Measure("cpu_s_per_update", "CPU time an update", "time", larger=False),
-    Measure("peak_memory_bytes", "peak memory", "bytes", larger=False),
-    Measure("stored_bytes", "stored", "bytes", larger=False),
+    Measure("wall_s_per_update", "time an update", "time"),
+    Measure("cpu_s_per_update", "CPU time an update", "time"),
+    Measure("peak_memory_bytes", "peak memory", "bytes"),
+    Measure("stored_bytes", "stored", "bytes"),
 )
 
 
@@ -123,7 +123,10 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Results that differ in method and seed alone, best method first; `broken` did not finish."""
+    """Results that differ in method and seed alone, best method first.
+
+    `broken` did not finish; `good` has, by metric, the best and those not significantly worse.
+    """
 
     title: str
     kind: str
@@ -131,6 +134,7 @@ class Family:
     headline: Measure
     entries: tuple[Entry, ...]
     broken: tuple[Mapping[str, Any], ...]
+    good: Mapping[str, frozenset[str]]
 
     @property
     def seeds(self) -> list[int]:
@@ -154,13 +158,24 @@ class Family:
 
 
 def families(results: Sequence[Mapping[str, Any]]) -> list[Family]:
-    """The results put together by stream, the largest family first."""
+    """The results put together by stream, the most telling kinds of stream first.
+
+    Raises:
+        BadOption: if results of different features stand in one family.
+    """
     together: dict[str, list[Mapping[str, Any]]] = {}
-    for each in results:
-        stream = each["stream"]
-        key = json.dumps([stream["pool"], stream["kind"], stream.get("options")], sort_keys=True)
-        together.setdefault(key, []).append(each)
-    made = [_family(members) for members in together.values()]
+    for each in with_intransigence(results):
+        together.setdefault(family_of(each), []).append(each)
+    good = {
+        table.family: {
+            key: frozenset(
+                row.method for row in table.rows if key in row.values and row.values[key].as_good
+            )
+            for key in {key for row in table.rows for key in row.values}
+        }
+        for table in compare(results)
+    }
+    made = [_family(name, members, good[name]) for name, members in together.items()]
     return sorted(made, key=lambda each: (_rank(each.kind), -len(each.entries), each.title))
 
 
@@ -170,41 +185,13 @@ def measures(family: Family) -> list[Measure]:
     return sorted(held, key=lambda each: each.key != family.headline.key)
 
 
-def as_good(entries: Sequence[Entry], measure: Measure) -> set[str]:
-    """Labels of the best method and of those that are not significantly worse.
-
-    A two-sided paired t test over the seeds both have, at 5 %, without correction for many
-    comparisons. With one shared seed there is nothing to test and only the best (and its equals)
-    are named; a method without a value is never named.
-    """
-    sign = 1 if measure.larger else -1
-    held = {each.label: each.by_seed(measure.key) for each in entries}
-    means = {label: float(np.mean(list(v.values()))) for label, v in held.items() if v}
-    if not means:
-        return set()
-    best = max(means, key=lambda label: sign * means[label])
-    return {label for label in means if label == best or not _worse(held[best], held[label], sign)}
-
-
-def _worse(best: Mapping[int, float], other: Mapping[int, float], sign: int) -> bool:
-    seeds = sorted(set(best) & set(other))
-    behind = np.array([sign * (best[seed] - other[seed]) for seed in seeds])
-    if not len(behind):
-        return True
-    if np.ptp(behind) <= 1e-12:
-        return bool(behind[0] > 1e-12)
-    if behind.mean() <= 0:
-        return False
-    from scipy import stats
-
-    return bool(stats.ttest_1samp(behind, 0.0).pvalue < ALPHA)
-
-
-def _family(members: Sequence[Mapping[str, Any]]) -> Family:
+def _family(
+    name: str, members: Sequence[Mapping[str, Any]], good: Mapping[str, frozenset[str]]
+) -> Family:
     done: dict[str, list[Mapping[str, Any]]] = {}
     for each in members:
         if each["status"] == "done":
-            done.setdefault(label_of(each["method"]), []).append(each)
+            done.setdefault(label_of(each), []).append(each)
     entries = []
     for label, runs in done.items():
         method = runs[0]["method"]
@@ -215,7 +202,7 @@ def _family(members: Sequence[Mapping[str, Any]]) -> Family:
                 str(method.get("title") or method["name"]),
                 str(method.get("source") or ""),
                 bool(method.get("hindsight")),
-                {int(run["seed"]): run for run in sorted(runs, key=lambda r: int(r["seed"]))},
+                {_seed(run): run for run in sorted(runs, key=_seed)},
             )
         )
     stream = members[0]["stream"]
@@ -223,28 +210,26 @@ def _family(members: Sequence[Mapping[str, Any]]) -> Family:
     headline = MEASURES[0] if few else MEASURES[1]
     entries.sort(key=lambda each: (-_or(each.mean(headline.key), -1.0), each.label))
     return Family(
-        re.sub(r"[-_.]s(eed)?\d+$", "", str(stream["name"])),
+        name,
         str(stream["kind"]),
         str(stream["pool"]),
         headline,
         tuple(entries),
         tuple(each for each in members if each["status"] != "done"),
+        good,
     )
-
-
-def label_of(method: Mapping[str, Any]) -> str:
-    """What a method is called: its name, and its options where it has any.
-
-    >>> label_of({"name": "ranpac", "options": {"dimension": 5000}})
-    'ranpac dimension=5000'
-    """
-    options = method.get("options") or {}
-    return " ".join([str(method["name"]), *(f"{k}={options[k]}" for k in sorted(options))])
 
 
 def _rank(kind: str) -> int:
     order = ["class-incremental", "few-shot", "new-instances", "blurry", "long-tail"]
     return order.index(kind) if kind in order else len(order)
+
+
+def _seed(result: Mapping[str, Any]) -> int:
+    """The stream's seed; a run with a seed of its own beside it is told by both."""
+    stream = int(result["stream"].get("seed") or 0)
+    own = int(result["seed"])
+    return stream if own == stream else 1000 * (own + 1) + stream
 
 
 def _or(value: float | None, otherwise: float) -> float:

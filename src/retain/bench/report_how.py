@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retain.bench.report_data import Family, label_of, measures
+from retain.bench.comparing import label_of
+from retain.bench.report_data import Family, measures
 from retain.markup import Html, el, section
 
 __all__ = ["broken", "environments", "methods_run", "reading"]
@@ -25,6 +26,9 @@ _SAID = {
     "recency_bias": "How much more often the last task's classes are answered than they occur.",
     "negative_flips_per_update": "Test pictures that were answered rightly before an update and "
     "wrongly after it, per update.",
+    "negative_flip_rate": "The same as a share of the test pictures asked before and after.",
+    "corrections_kept": "The share of all corrections that still hold at the end.",
+    "nll": "The mean negative log-likelihood of the right class, in nats.",
     "ece": "Expected calibration error: how far stated probabilities are from shares of right "
     "answers.",
     "auroc_unseen": "How well known classes are told from those not yet seen: 50 % is guessing.",
@@ -43,7 +47,7 @@ def broken(grouped: Sequence[Family]) -> Html | None:
         return None
     told: dict[tuple[str, str, str, str], list[str]] = {}
     for family, each in rows:
-        key = (label_of(each["method"]), family.title, each["status"], str(each.get("reason")))
+        key = (label_of(each), family.title, each["status"], str(each.get("reason")))
         told.setdefault(key, []).append(str(each["seed"]))
     body = [
         el(

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-DEFAULTS = {"epochs": 20, "batch": 32, "rate": 0.003, "memory": 500}
+DEFAULTS: dict[str, Any] = {"epochs": 20, "batch": 32, "rate": 0.003, "memory": 500}
 
 
 def main(folder: Path) -> None:
@@ -44,6 +44,8 @@ def main(folder: Path) -> None:
         test_tensors=[(x[rows][:1], y[rows][:1]) for rows in steps],
         task_labels=[0] * len(steps),
     )
+    if job["strategy"] == "icarl" and not job["once"]:
+        raise SystemExit("Avalanche's iCaRL needs every class in one step only")
     # iCaRL asks the benchmark for these, and `tensors_benchmark` does not set them.
     benchmark.n_classes_per_exp = job["new"]
     benchmark.classes_order = list(range(len(job["classes"])))
