@@ -1,7 +1,7 @@
 """Class-incremental learning on frozen features: every method, side by side, in two processes.
 
-* caltech101: ten tasks of ten classes (the last of eleven), and a half (50 classes) then five tasks;
-  three orders each.
+* caltech101: ten tasks of ten classes (the last of eleven), and a half (50 classes) followed by
+  five tasks; three orders each.
 * clothing17: 17 unbalanced classes, one at a time; three orders.
 * few-shot: 81 classes of caltech101 with 30 pictures each, then 20 with 1, 2 or 5; five draws.
 * with --more: the other kinds of streams on clothing17, one seed.
@@ -34,6 +34,7 @@ from retain.bench import (
     run_many,
     save_stream,
 )
+from retain.bench.comparing import with_intransigence
 
 CALTECH, CLOTHING = "caltech101_30_10", "clothing17_224"
 CACHE, RESULTS = HERE / "cache", HERE / "results"
@@ -184,13 +185,11 @@ def main() -> None:
     run_many(jobs, processes=given.processes, heard=heard)
     minutes = (time.monotonic() - started) / 60
     results = load_results(RESULTS)
-    # The order of Retain's joint runs is that of their streams, so one proof for each.
     tables, equal = compare(results), proofs(results)
     shown(tables)
     bars(tables, equal)
     print(f"\n{len(jobs)} runs in {minutes:.1f} minutes, {len(results)} results in {RESULTS.name}/")
     if given.report:
-        from retain.bench.comparing import with_intransigence
         from retain.bench.report import write
 
         print(f"wrote {write(with_intransigence(results), given.report)}")
