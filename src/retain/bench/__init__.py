@@ -7,7 +7,15 @@ from retain.bench.parallel import Event, Job, run_many
 from retain.bench.pools import Pool, find_pool, load_pool
 from retain.bench.results import METRICS, Result, load_results, read_result, result_name
 from retain.bench.running import run
-from retain.bench.streams import Step, Stream, Task, check_stream, load_stream, save_stream
+from retain.bench.streams import (
+    Step,
+    Stream,
+    Task,
+    check_stream,
+    joint_stream,
+    load_stream,
+    save_stream,
+)
 
 __all__ = [
     "KINDS",
@@ -28,6 +36,7 @@ __all__ = [
     "check_stream",
     "compare",
     "find_pool",
+    "joint_stream",
     "load_pool",
     "load_results",
     "load_stream",

@@ -18,6 +18,7 @@ from retain.errors import BadOption
 __all__ = ["Answers", "judged", "summary", "track_of"]
 
 _SUM = 1e-6
+_PLACES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +143,7 @@ def judged(
         found["by_class"] = {
             str(label): metrics.accuracy(t[t == label], a[t == label]) for label in np.unique(t)
         }
-    return found
+    return {key: _rounded(value) for key, value in found.items()}
 
 
 def summary(steps: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> dict[str, float | None]:
@@ -178,7 +179,7 @@ def summary(steps: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> dict[s
         "harmonic": last["harmonic"],
         "corrections_kept": last.get("corrections_kept"),
     }
-    return found
+    return {key: _rounded(value) for key, value in found.items()}
 
 
 def track_of(steps: Sequence[Mapping[str, Any]], learned: Sequence[int]) -> metrics.Track:
@@ -209,6 +210,17 @@ def _by_task(
     while row and row[-1] is None:
         row.pop()
     return row
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to eight places, which a file need not exceed; equality is shown by digests."""
+    if isinstance(value, float):
+        return round(value, _PLACES)
+    if isinstance(value, list):
+        return [_rounded(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return value
 
 
 def _recency(

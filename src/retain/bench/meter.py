@@ -54,8 +54,8 @@ def resident_bytes() -> int:
 
 
 def _cpu() -> float:
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    children = os.times()
+    return time.process_time() + children.children_user + children.children_system
 
 
 def _forget_peak() -> None:

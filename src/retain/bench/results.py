@@ -132,7 +132,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     if given != FORMAT:
         raise Damaged(f"{where} is no result (format {given!r}); {repair}")
     for key, kind in _PARTS.items():
-        if not isinstance(raw.get(key), kind):
+        if not isinstance(raw.get(key), kind) or isinstance(raw[key], bool):
             raise Damaged(f"{where} has no proper {key!r}; {repair}")
     texts = [("stream", each) for each in ("name", "kind", "digest")] + [("method", "name")]
     for part, key in texts:
@@ -182,7 +182,7 @@ def environment(threads: int) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         **{package: version(package) for package in ("numpy", "scipy", "scikit-learn")},
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": usable_cores(),
         "threads": threads,

@@ -101,7 +101,9 @@ def run(
         # Whatever a method raises is its result, not the end of all other runs.
         except Exception as error:  # noqa: BLE001
             record |= {"status": "failed", "reason": _reason(error)}
-    record["metrics"] = summary(record["steps"], tasks_of(stream, pool))
+    # Half a stream is no result: its numbers stay with its steps.
+    steps = record["steps"] if record["status"] == "done" else []
+    record["metrics"] = summary(steps, tasks_of(stream, pool))
     if path is not None:
         write_result(record, path)
         assert partial is not None

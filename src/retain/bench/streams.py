@@ -20,7 +20,16 @@ import numpy as np
 from retain.bench.pools import Pool
 from retain.errors import BadOption, Damaged, NewerFormat
 
-__all__ = ["Step", "Stream", "Task", "check_stream", "load_stream", "save_stream"]
+__all__ = [
+    "Step",
+    "Stream",
+    "Task",
+    "check_stream",
+    "joint_stream",
+    "load_stream",
+    "save_stream",
+    "tasks_of",
+]
 
 FORMAT = "retain-bench-stream/1"
 Verb = Literal["learn", "correct", "forget"]
@@ -87,37 +96,36 @@ class Stream:
         text = json.dumps(_body(self), sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
-    @property
-    def joint(self) -> Stream:
-        """The same pictures learned all at once, in the order of the pool: the ceiling.
 
-        Pictures that were forgotten are left out. Corrections depend on the method, so a stream
-        with corrections has none.
+def joint_stream(stream: Stream, pool: Pool) -> Stream:
+    """The same pictures learned all at once, in the order of the pool: the ceiling.
 
-        Raises:
-            BadOption: if there are corrections in it.
-        """
-        held: set[int] = set()
-        for step in self.steps:
-            if step.verb == "correct":
-                raise BadOption(
-                    f"{self.name} has corrections, which depend on the method; it has no joint "
-                    f"stream"
-                )
-            held = held - set(step.images) if step.verb == "forget" else held | set(step.images)
-        classes = tuple(sorted(self.order))
-        step = Step("learn", tuple(sorted(held)), classes, "everything at once")
-        return Stream(
-            f"{self.name}-joint",
-            "joint",
-            self.pool,
-            self.pool_digest,
-            self.seed,
-            {"of": self.name},
-            classes,
-            (step,),
-            self.test,
-        )
+    Pictures that were forgotten are left out, so it also shows what forgetting should come to.
+
+    Raises:
+        BadOption: if there are corrections in it, which depend on the method.
+    """
+    held: set[int] = set()
+    for step in stream.steps:
+        if step.verb == "correct":
+            raise BadOption(
+                f"{stream.name} has corrections, which depend on the method, so there is no joint "
+                f"stream of it"
+            )
+        held = held - set(step.images) if step.verb == "forget" else held | set(step.images)
+    rows = sorted(held)
+    classes = tuple(str(label) for label in np.unique(pool.labels[rows]))
+    return Stream(
+        f"{stream.name}-joint",
+        "joint",
+        stream.pool,
+        stream.pool_digest,
+        stream.seed,
+        {"of": stream.name},
+        classes,
+        (Step("learn", tuple(rows), classes, "everything at once"),),
+        stream.test,
+    )
 
 
 def save_stream(stream: Stream, path: str | os.PathLike[str]) -> Path:

@@ -17,16 +17,36 @@ from pathlib import Path
 from typing import Any
 
 from retain.bench.methods.base import Method, Unsupported
+from retain.bench.methods.fecam import FeCAM
+from retain.bench.methods.finetuning import FineTuning
 from retain.bench.methods.logistic import Joint, Logistic
 from retain.bench.methods.nearest_mean import NearestMean
 from retain.bench.methods.ours import OWN
+from retain.bench.methods.randoms import ACIL, RanPAC
 from retain.bench.methods.ridge import Ridge
+from retain.bench.methods.rivers import RiverSoftmax
+from retain.bench.methods.sklearns import Neighbours, PartialFit, RefittedLDA
 from retain.bench.methods.slda import StreamingLDA
 from retain.errors import BadOption
 
 __all__ = ["REGISTRY", "Method", "Unsupported", "make", "options_of"]
 
-_ALL: tuple[type[Method], ...] = (*OWN, NearestMean, StreamingLDA, Ridge, Logistic, Joint)
+_ALL: tuple[type[Method], ...] = (
+    *OWN,
+    NearestMean,
+    StreamingLDA,
+    FeCAM,
+    Ridge,
+    RanPAC,
+    ACIL,
+    PartialFit,
+    RiverSoftmax,
+    Logistic,
+    RefittedLDA,
+    Neighbours,
+    FineTuning,
+    Joint,
+)
 
 REGISTRY: dict[str, type[Method]] = {each.name: each for each in _ALL}
 """The methods by name."""

@@ -180,9 +180,8 @@ class Memory:
     @property
     def features(self) -> NDArray[np.float32]:
         """The features, float32 [n, d]."""
-        found: NDArray[np.float32] = np.frombuffer(b"".join(self._rows), np.float32).reshape(
-            -1, self._dimension
-        )
+        shape = len(self), self._dimension
+        found: NDArray[np.float32] = np.ndarray(shape, np.float32, b"".join(self._rows))
         return found
 
     @property

@@ -60,23 +60,28 @@ def one_hot(where: NDArray[np.intp], count: int) -> Floats:
     return found
 
 
-def solve_ridge(gram: NDArray[np.floating], cross: NDArray[np.floating], ridge: float) -> Floats:
-    """(G + λI)⁻¹ Q, by Cholesky; where rounding forbids that, by LU as published.
+def solve_ridge(
+    gram: NDArray[np.floating], cross: NDArray[np.floating], ridge: float
+) -> NDArray[np.floating]:
+    """(G + λI)⁻¹ Q, by Cholesky; with ten times λ, and so on, until G + λI can be factored.
 
     Args:
-        gram: G, [m, m].
+        gram: G, [m, m], of which the lower half is read.
         cross: Q, [m, C].
         ridge: λ.
+
+    >>> solve_ridge(np.eye(2), np.ones((2, 1)), 1.0).ravel()
+    array([0.5, 0.5])
     """
-    loaded = gram.copy(order="F")
-    loaded[np.diag_indices_from(loaded)] += ridge
-    try:
-        factor = cho_factor(loaded, lower=True, overwrite_a=True, check_finite=False)
-    except LinAlgError:
-        loaded = gram.copy()
+    while True:
+        loaded = gram.copy(order="F")
         loaded[np.diag_indices_from(loaded)] += ridge
-        return np.asarray(np.linalg.solve(loaded, cross))
-    return np.asarray(cho_solve(factor, cross, check_finite=False))
+        try:
+            factor = cho_factor(loaded, lower=True, overwrite_a=True, check_finite=False)
+        except LinAlgError:
+            ridge *= 10
+        else:
+            return np.asarray(cho_solve(factor, cross, check_finite=False))
 
 
 class Ridge(Method):
@@ -101,7 +106,7 @@ class Ridge(Method):
         self._gram = np.zeros((dimension, dimension))
         self._cross = np.zeros((dimension, 0))
         self._ridge = 1.0
-        self._weights: Floats | None = None
+        self._weights: NDArray[np.floating] | None = None
 
     def learn(self, features: NDArray[np.float32], labels: Labels) -> None:
         """Add to the sums, and choose λ."""
