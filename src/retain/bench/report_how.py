@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retain.bench.comparing import label_of
+from retain.bench.peers import PEERS
 from retain.bench.report_data import Family, measures
 from retain.markup import Html, el, section
 
@@ -116,13 +117,14 @@ def command(run: Mapping[str, Any]) -> str:
     'retain bench run a-s0.json --method slda --seed 0'
     """
     method = run["method"]
+    name, stream = str(method["name"]), f"{run['stream']['name']}.json"
     options = "".join(
         f" --option {name}={value}" for name, value in sorted((method.get("options") or {}).items())
     )
-    return (
-        f"retain bench run {run['stream']['name']}.json --method {method['name']}"
-        f" --seed {run['seed']}{options}"
-    )
+    tail = f"--seed {run['seed']}{options}"
+    if name.partition(":")[0] in PEERS:
+        return f"python -m retain.bench.peers {stream} {name} --python ENVIRONMENT {tail}"
+    return f"retain bench run {stream} --method {name} {tail}"
 
 
 def environments(results: Sequence[Mapping[str, Any]]) -> Html:
