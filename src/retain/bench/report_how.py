@@ -16,6 +16,8 @@ __all__ = ["broken", "environments", "methods_run", "reading"]
 _SAID = {
     "average_incremental_accuracy": "The mean, over the steps, of the accuracy on all test "
     "pictures of the classes seen so far. It is not the mean over tasks after the last task.",
+    "balanced_incremental_accuracy": "The mean, over the steps, of the mean over classes of their "
+    "accuracy: what the measure before is where every class has as many test pictures.",
     "last_accuracy": "The accuracy on all test pictures after the last step.",
     "forgetting": "For each task but the last: its best accuracy at any earlier step less its "
     "accuracy at the end; the mean of these.",

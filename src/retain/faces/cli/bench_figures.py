@@ -15,6 +15,7 @@ __all__ = ["LONG", "SHORT", "cell", "headings", "shown"]
 SHORT = ("average_incremental_accuracy", "last_accuracy", "harmonic", "wall_s_per_update")
 LONG = (
     "average_incremental_accuracy",
+    "balanced_incremental_accuracy",
     "last_accuracy",
     "harmonic",
     "forgetting",
@@ -29,6 +30,7 @@ LONG = (
 )
 HEADINGS = {
     "average_incremental_accuracy": "average %",
+    "balanced_incremental_accuracy": "balanced %",
     "last_accuracy": "last %",
     "harmonic": "harmonic %",
     "forgetting": "forgetting",
