@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -153,11 +153,11 @@ def adopt(
             "output": found.split.output_name,
             "activation": found.activation,
             "worst_difference": found.worst_difference,
-            "notes": [*_wanted(given.notes, preprocess), *found.notes],
+            "notes": [*_wanted(given.notes, preprocess), *found.notes, *_apart(found)],
             **trial,
         },
     )
-    store = Store.create(Path(path), manifest, {**found.files, START: layer})
+    store = Store.create(Path(path), manifest, {**found.files, **given.kept, START: layer})
     classifier = Classifier(Session(store))
     if reference is not None:
         try:
@@ -217,6 +217,16 @@ def _trial(found: Adopted, check: Any) -> dict[str, Any]:
     }
 
 
+def _apart(found: Adopted) -> tuple[str, ...]:
+    """What is to be said of probabilities that do not add up to one."""
+    if found.activation != "sigmoid":
+        return ()
+    return (
+        "its output is a sigmoid: the probability of each class stands by itself, and they do not "
+        "add up to one",
+    )
+
+
 def _wanted(notes: tuple[str, ...], preprocess: Any) -> tuple[str, ...]:
     """Without what is said of a preprocessing that was not asked for."""
     if preprocess is None:
@@ -233,6 +243,7 @@ class _Given:
     labels: tuple[str, ...] | None = None
     preprocess: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    kept: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @contextmanager
@@ -261,7 +272,8 @@ def _as_onnx(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(made.onnx)
-        yield _Given(path, name, made.labels, made.preprocess or None, made.notes)
+        kept = {} if made.kept is None else {train.FILE: made.kept}
+        yield _Given(path, name, made.labels, made.preprocess or None, made.notes, kept)
 
 
 def _is_name(text: str) -> bool:

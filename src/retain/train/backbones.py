@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, final
 
@@ -42,6 +42,7 @@ class Network:
             ``"torchvision"`` (`resize_size`, `crop_size`, `mean`, `std`, `interpolation`),
             ``"huggingface"`` (`preprocessor_config.json` as it is) or ``"unknown"``.
         notes: what a person should know, in sentences.
+        options: of the constructor.
     """
 
     module: Any
@@ -52,6 +53,7 @@ class Network:
     labels: tuple[str, ...] | None
     preprocess: Mapping[str, Any]
     notes: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(
@@ -210,9 +212,16 @@ def _described(
     classes = classes_of(module.state_dict(), head)
     if classes is None:
         raise CannotAdopt(f"{zoo.name}:{network} has no last layer that tells classes apart")
-    fitting = labels if len(labels) == classes else None
     return Network(
-        module.eval(), f"{zoo.name}:{network}", _size(told), classes, head, fitting, told, notes
+        module=module.eval(),
+        name=f"{zoo.name}:{network}",
+        input_size=_size(told),
+        classes=classes,
+        head=head,
+        labels=labels if len(labels) == classes else None,
+        preprocess=told,
+        notes=notes,
+        options=dict(options),
     )
 
 
