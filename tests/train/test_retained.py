@@ -184,6 +184,25 @@ def test_the_shipped_network(tmp_path):
     assert network.network.classifier.power == 0.85
 
 
+def test_adopted_by_name_at_another_size(tmp_path):
+    built = train.build("timm:mobilenetv3_small_050", 4, size=64)
+    stir(built.module)
+    file = tmp_path / "w.safetensors"
+    save_file({k: v.contiguous() for k, v in built.module.state_dict().items()}, file)
+    name = "timm:mobilenetv3_small_050"
+    with retain.adopt(tmp_path / "a", name, weights=file, labels=LABELS, size=64) as shop:
+        rule = shop._session.extractor.rule
+        assert (rule.height, rule.width) == (64, 64)
+        x = np.concatenate([prepare(decode(f, shorter=rule.needs), rule) for f in photos()])
+        with torch.no_grad():
+            wanted = built.module(torch.from_numpy(x)).argmax(1).tolist()
+        assert [LABELS.index(p.label) for p in shop.predict(photos())] == wanted
+    with pytest.raises(retain.BadOption, match="leave size out"):
+        retain.adopt(tmp_path / "b", tmp_path / "a", labels=LABELS, size=64)
+    with pytest.raises(retain.CannotAdopt, match="weights alone; name the network"):
+        retain.adopt(tmp_path / "b", file, labels=LABELS)
+
+
 def test_a_packed_one_can_still_be_exported(tmp_path):
     with retain.adopt(
         tmp_path / "a", stir(Own()), size=32, labels=LABELS, preprocess="imagenet"

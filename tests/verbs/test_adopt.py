@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import numpy as np
+import onnx
 import pytest
 
 import retain
@@ -260,6 +261,22 @@ def test_it_does_not_take_the_place_of_another(tmp_path):
         adopt(tmp_path, reference=["nowhere"])
     with retain.open(tmp_path / "mine") as kept:
         assert kept.status().reference == 10
+
+
+def test_a_graph_that_takes_any_size_is_told_one(tmp_path):
+    source = model(tmp_path / "theirs.onnx")
+    free = onnx.load(source)
+    for axis, name in ((2, "h"), (3, "w")):
+        free.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.save(free, tmp_path / "free.onnx")
+    given = {"labels": NAMES, "preprocess": "raw"}
+    with pytest.raises(retain.BadOption, match="any size; give one"):
+        retain.adopt(tmp_path / "mine", tmp_path / "free.onnx", **given)
+    with retain.adopt(tmp_path / "mine", tmp_path / "free.onnx", size=(10, 14), **given) as mine:
+        rule = mine._session.extractor.rule
+        assert (rule.height, rule.width) == (10, 14)
+    with pytest.raises(retain.BadOption, match="12"):
+        retain.adopt(tmp_path / "other", source, size=12, **given)
 
 
 def test_labels_that_cannot_be_labels(tmp_path):
