@@ -19,7 +19,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal, final
 
 from retain.errors import BadOption
@@ -36,8 +35,6 @@ from retain.train.terms import Term
 from retain.values import Progress
 
 __all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "teach"]
-
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 Keeps = Literal["nothing", "exemplars", "everything"]
 
@@ -184,9 +181,9 @@ class Taught:
 
     model: Growing
     exemplars: Data = field(default_factory=nothing)
-    carried: Mapping[str, Any] = _NOTHING
+    carried: Mapping[str, Any] = field(default_factory=dict)
     lessons: int = 0
-    histories: Mapping[str, tuple[Epoch, ...]] = _NOTHING
+    histories: Mapping[str, tuple[Epoch, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
