@@ -263,7 +263,7 @@ def test_keras_transposes_first(tmp_path):
     path = saved(tmp_path, build(nodes, TURNED, shape=(None, None, None, 3)))
     found = split(read_model(path))
     assert (found.layout, found.height, found.width, found.channels) == ("NHWC", None, None, 3)
-    with pytest.raises(BadOption, match="any size; give height and width"):
+    with pytest.raises(BadOption, match="any size; give one"):
         adopt(path, labels=NAMES, rule="raw")
     adopted = adopt(path, labels=NAMES, rule="raw", overrides={"height": 20, "width": 12})
     assert adopted.rule.shape == (1, 20, 12, 3)
