@@ -279,6 +279,39 @@ def test_a_graph_that_takes_any_size_is_told_one(tmp_path):
         retain.adopt(tmp_path / "other", source, size=12, **given)
 
 
+@pytest.mark.parametrize("first", ["background", "Background ", "dummy"])
+def test_a_leading_background_stands_for_no_class(tmp_path, first):
+    """TensorFlow's lists of ImageNet have 1,001 names, for networks of 1,000 classes."""
+    source = model(tmp_path / "theirs.onnx")
+    (tmp_path / "labels.txt").write_text("\n".join([first, *NAMES]) + "\n")
+    with retain.adopt(
+        tmp_path / "mine", source, labels=tmp_path / "labels.txt", preprocess="raw"
+    ) as mine:
+        assert mine.labels == tuple(NAMES)
+        (note,) = [each for each in mine.status().adopted["notes"] if "stands for no class" in each]
+        assert note.startswith(repr(first.strip()))
+        assert "5 names" in note
+        rows = pictures(9, seed=4)
+        wanted = [NAMES[i] for i in theirs(source, rows).argmax(axis=1)]
+        assert [p.label for p in mine.predict(rows)] == wanted
+
+
+def test_a_background_that_is_a_class_stays(tmp_path):
+    names = ["background", *NAMES[1:]]
+    source = model(tmp_path / "theirs.onnx")
+    with retain.adopt(tmp_path / "mine", source, labels=names, preprocess="raw") as mine:
+        assert mine.labels == tuple(names)
+        assert not any("stands for no class" in each for each in mine.status().adopted["notes"])
+
+
+@pytest.mark.parametrize("names", [["thing", *NAMES], [*NAMES, "background"], NAMES[1:]])
+def test_another_name_too_many_is_not_guessed_away(tmp_path, names):
+    source = model(tmp_path / "theirs.onnx")
+    with pytest.raises(retain.BadOption, match=r"4 classes.*begin with 'background'"):
+        retain.adopt(tmp_path / "mine", source, labels=names, preprocess="raw")
+    assert not (tmp_path / "mine").exists()
+
+
 def test_labels_that_cannot_be_labels(tmp_path):
     source = model(tmp_path / "theirs.onnx")
     for labels in (["a", "b", "c", " "], ["a", "b", "c"], ["a", "b", "c", "d\0"]):

