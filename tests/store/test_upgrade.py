@@ -6,6 +6,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+import retain
 from retain.errors import NewerFormat
 from retain.store import Store, schema
 from retain.store.lock import exclusive
@@ -175,6 +176,58 @@ def test_a_newer_retain_may_come_while_a_store_is_open(store, path):
     raw(path, "PRAGMA user_version = 9")
     with pytest.raises(NewerFormat, match="version 9"), store.writing("learn"):
         pass
+
+
+# -- version 2, before a classifier could change its extractor -------------------------------------
+
+
+@pytest.fixture
+def second(tmp_path):
+    """A classifier as the last retain before version 3 left it, and what it answered."""
+    path = tmp_path / "second"
+    rows = np.random.default_rng(3).normal(size=(30, 6)).astype(np.float32)
+    with retain.create(path, extractor="vectors:6") as shop:
+        shop.learn(rows[:20], ["ant", "bee"] * 10, force=True)
+        shop.correct(rows[20], "ant", force=True)
+        said = [(p.label, p.probability) for p in shop.predict(rows)]
+        digest = shop.digest
+    raw(path, "DROP TABLE trained")
+    raw(path, "DROP TABLE later_features")
+    raw(path, "DROP TABLE extractors")
+    raw(path, "PRAGMA user_version = 2")
+    return path, rows, said, digest
+
+
+@pytest.mark.parametrize("writable", [True, False], ids=["written", "read"])
+def test_a_journal_of_version_2_answers_as_it_did(second, monkeypatch, writable):
+    path, rows, said, digest = second
+    if not writable:
+        monkeypatch.setattr("retain.store.store.os.access", lambda *_: False)
+    before = everything(path)
+    with retain.open(path) as shop:
+        assert [(p.label, p.probability) for p in shop.predict(rows)] == said
+        assert [(p.label, p.probability) for p in shop.predict(rows, version=2)] == said
+        assert shop.digest == digest
+        assert shop.verify().ok
+        assert shop.status().dimension == 6
+        if writable:
+            assert version(path) == len(schema.MIGRATIONS)
+            shop.forget(shop.samples()[0].image, force=True)
+            shop.undo(2)
+            assert shop.verify().ok
+    if not writable:
+        assert everything(path) == before
+
+
+def test_a_pack_of_version_2_can_be_unpacked(second, tmp_path, monkeypatch):
+    path, rows, said, _ = second
+    monkeypatch.setattr("retain.store.store.os.access", lambda *_: False)
+    with retain.open(path) as shop:
+        shop.pack(tmp_path / "old.retain")
+    monkeypatch.undo()
+    with retain.unpack(tmp_path / "old.retain", tmp_path / "again") as again:
+        assert [(p.label, p.probability) for p in again.predict(rows)] == said
+        assert version(again.path) == len(schema.MIGRATIONS)
 
 
 # -- checksums -----------------------------------------------------------------------------------
