@@ -198,7 +198,7 @@ def test_a_picture_is_explained_by_the_extractor_of_now(mine):
     taught(mine, "ant", "bee")
     adapt(mine, C)
     found = mine.explain(ASKED[0])
-    assert found.prediction == mine.predict(ASKED[:1], top=2)[0]
+    assert found.scores == mine.predict(ASKED[:1], top=2)[0].top
     assert found.evidence is not None
 
 
@@ -336,7 +336,7 @@ def test_what_was_computed_is_not_computed_again(mine, monkeypatch):
     assert 0 < len(seen) <= 16
     seen.clear()
     mine.undo()
-    mine.undo(4)
+    mine.undo(5)
     adapt(mine, B)
     adapt(mine, C)
     assert len(seen) == 24
@@ -406,9 +406,9 @@ def test_without_pictures_there_is_nothing_to_look_at(tmp_path):
 
 
 def test_vectors_have_no_extractor_to_adapt(tmp_path):
-    with retain.create(tmp_path / "numbers", extractor="vectors:4") as numbers:
-        with pytest.raises(BadOption, match="takes vectors"):
-            adapt(numbers, B)
+    numbers = retain.create(tmp_path / "numbers", extractor="vectors:4")
+    with numbers, pytest.raises(BadOption, match="takes vectors"):
+        adapt(numbers, B)
 
 
 def test_the_same_extractor_is_nothing_new(mine):
