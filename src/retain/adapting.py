@@ -244,7 +244,10 @@ def _verdict(
     held_out: HeldOut | None,
 ) -> Verdict:
     """What the gate says on the remembered pictures, and what follows from the others."""
-    verdict = session.verdict(candidate, before=state)
+    # Pictures that the new extractor was trained with speak for it anyhow.
+    seen = set(trained)
+    judges = any(sample.image not in seen for sample in candidate.samples)
+    verdict = session.verdict(candidate, before=state, changed=seen if judges else ())
     checks = list(verdict.checks)
     if held_out is not None and len(held_out.labels) and state.mind.head is not None:
         budgets = Budgets(**session.store.rules().budgets)

@@ -153,7 +153,7 @@ def _torch(
         "retain.version": import_module("retain").__version__,
     }
     parts, numbers = _parts(head)
-    data = train.torch_file(_kept(session.store.folder(eyes.era), extractor), parts, numbers, told)
+    data = train.torch_file(kept(session.store.folder(eyes.era), extractor), parts, numbers, told)
     run = train.runner(train.rebuilt(data, str(target), module))
     found = compared(run, head.labels, extractor.rule, pairs)
     if not found.holds:
@@ -166,7 +166,7 @@ def _torch(
     return write_export(target, data, overwrite=overwrite), found
 
 
-def _kept(folder: Path, extractor: OnnxExtractor) -> bytes:
+def kept(folder: Path, extractor: OnnxExtractor) -> bytes:
     """The network's own tensors.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -238,6 +239,23 @@ class Store(Records):
         # The event that they follow from is kept already: a full disk must not deny it.
         with suppress(OSError):
             caches.write(self.path / "versions", name, arrays, meta)
+
+    def training(self, key: str) -> Path:
+        """The folder that keeps the state of a training; those of others, given up, go.
+
+        It lies among the caches, which `forget` clears: weights know the pictures they learned.
+        """
+        folder = self.path / "versions" / "training"
+        with translated(self.path):
+            for one in folder.iterdir() if folder.is_dir() else ():
+                if one.name != key:
+                    shutil.rmtree(one, ignore_errors=True)
+            (folder / key).mkdir(parents=True, exist_ok=True)
+        return folder / key
+
+    def end_training(self) -> None:
+        """Remove what trainings left; what came of them is in force."""
+        shutil.rmtree(self.path / "versions" / "training", ignore_errors=True)
 
     def clear_caches(self) -> None:
         """Remove everything that `write_cache` kept."""

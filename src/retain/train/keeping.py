@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, final
 
 from retain.errors import BadOption, CannotAdopt, Damaged
@@ -16,7 +16,7 @@ from retain.train.backbones import Network
 from retain.train.needs import need
 from retain.train.zoos import ZOOS, last_layer
 
-__all__ = ["FILE", "Kept", "folded", "keep", "keep_module", "unpacked"]
+__all__ = ["FILE", "Kept", "folded", "keep", "keep_module", "kept_again", "unpacked"]
 
 FILE: Final = "weights.safetensors"
 """What it is called beside a feature graph."""
@@ -127,6 +127,27 @@ def keep_module(module: Any, classes: int) -> bytes | None:
     kind = type(module)
     name = f"{kind.__module__}.{kind.__qualname__}"
     return _packed(module, Kept(OWN, name, last_layer(module, classes), classes, {}))
+
+
+def kept_again(before: bytes, module: Any, classes: int) -> bytes:
+    """The file of a network that was trained further: the same network, with other weights.
+
+    Args:
+        before: the file of what it was.
+        module: the network now, its last layer linear.
+        classes: of that layer.
+
+    Raises:
+        Damaged: if `before` is no such file.
+    """
+    _, told = unpacked(before, FILE)
+    try:
+        kept = replace(Kept.from_json(told["retain.network"]), classes=classes)
+    except (KeyError, ValueError) as error:
+        raise Damaged(f"{FILE} does not say what network it holds: {error}") from error
+    data = _packed(module, kept)
+    assert data is not None
+    return data
 
 
 def _packed(module: Any, kept: Kept) -> bytes | None:

@@ -23,7 +23,7 @@ from retain.train.exporting import scores_in
 from retain.train.keeping import Kept, unpacked
 from retain.train.needs import need
 
-__all__ = ["load_exported", "rebuilt", "runner", "torch_file"]
+__all__ = ["load_exported", "rebuilt", "rebuilt_network", "runner", "torch_file"]
 
 WHAT: Final = "a classifier as a PyTorch module"
 SCALE: Final = float(1 << 14)
@@ -122,6 +122,30 @@ def rebuilt(data: bytes, name: str, module: Any = None) -> Any:
             f"version of it that the classifier was adopted with"
         ) from error
     return classes.RetainedNetwork(network, activation, labels, rule).eval()
+
+
+def rebuilt_network(kept: bytes, module: Any = None) -> tuple[Any, str]:
+    """The network that `keeping` packed, with its weights, and the name of its last layer.
+
+    Raises:
+        BadOption: if `module` is needed and not given.
+        CannotAdopt: if the network cannot be built, or the tensors do not fit it.
+        Damaged: if `kept` is not what was packed.
+        MissingExtra: if PyTorch or the network's library is not installed.
+    """
+    need("torch", WHAT)
+    tensors, told = unpacked(kept, "weights.safetensors")
+    described = _network(told, "weights.safetensors")
+    network = described.build(module, tensors)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise CannotAdopt(
+            f"the tensors that are kept do not fit {described.library}:{described.name} "
+            f"({reason}); install the version of it that the classifier was made with"
+        ) from error
+    return network.eval(), described.head
 
 
 def runner(network: Any) -> Callable[[NDArray[Any]], NDArray[np.float64]]:

@@ -1,0 +1,325 @@
+"""`adapt`: the extractor itself learns, from the pictures that are remembered, as a candidate.
+
+A network is trained on a snapshot while the classifier goes on answering and learning; then it takes
+the extractor's place by `adapting.replace`, if the gate agrees. A part of every class is held out of
+the training, and these pictures alone judge: those that a network was trained with speak for it
+anyhow. Nothing is distilled and no feature is carried over, for all pictures are seen anew.
+
+Every training begins with the network that the classifier was made with, not with what an earlier one
+left: so only the pictures that are remembered now have a part in it, the result does not depend on
+what was trained before, and training again is what erases a forgotten picture from an extractor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from retain.adapting import replace as put_in_place
+from retain.algebra import REFERENCE
+from retain.errors import BadOption
+from retain.handing import kept
+from retain.session import Session
+from retain.store import eras
+from retain.store.start import Layer
+from retain.values import Progress, Sample, Update
+from retain.vision import OnnxExtractor
+from retain.vision.adopt import adopt as adopted_from
+from retain.vision.extractor import DESCRIPTION
+from retain.vision.images import decode
+from retain.vision.preprocess import Preprocess, prepare
+
+if TYPE_CHECKING:
+    from retain.train.growing import Growing
+    from retain.train.plan import Plan
+    from retain.train.recipe import Recipe
+
+__all__ = ["Course", "adapt", "course"]
+
+# Prepared pictures are kept in memory up to so many bytes; beyond, they are read in every epoch.
+_IN_MEMORY: Final = 3 << 30
+
+# Classes of fewer pictures hold none out.
+_ENOUGH: Final = 5
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Course:
+    """A training that is ready to begin.
+
+    Attributes:
+        model: the network, its head grown by the classes.
+        plan: which of its layers learn.
+        recipe: how.
+        rule: how pictures are prepared.
+        power: of the features, as in `OnnxExtractor`.
+        learned: the pictures to learn from.
+        held_out: those that will judge.
+        notes: what a person should know.
+    """
+
+    model: Growing
+    plan: Plan
+    recipe: Recipe
+    rule: Preprocess
+    power: float
+    learned: tuple[Sample, ...]
+    held_out: tuple[Sample, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """What decides the result; names the folder of the training."""
+        rows = [(sample.image, sample.label) for sample in self.learned]
+        text = repr((rows, self.plan, self.recipe, self.rule))
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def course(
+    session: Session,
+    *,
+    plan: Plan | str | None = None,
+    recipe: Recipe | None = None,
+    size: int | None = None,
+    held_out: float = 0.1,
+    module: Any = None,
+) -> Course:
+    """What would be trained on what, and how.
+
+    Raises:
+        BadOption: if the extractor has no network in PyTorch, there is too little to learn from, or
+            something does not fit.
+        MissingExtra: if PyTorch is not installed.
+    """
+    from retain import train
+
+    if session.store.manifest.memory != "images":
+        raise BadOption(
+            "this classifier keeps features and no pictures (memory 'features'), so there is nothing "
+            "to train with; make one that keeps pictures (retain init NAME --memory images)"
+        )
+    if not 0 <= held_out < 1:
+        raise BadOption(f"held_out is {held_out}; give a share from 0 up to 1")
+    chosen = plan if isinstance(plan, train.Plan) else train.Plan.preset(plan or "full")
+    own = recipe or train.transfer()
+    store = session.store
+    era = eras.founding(store.manifest)
+    extractor = session.eyes_of(era).extractor
+    if not isinstance(extractor, OnnxExtractor):
+        raise BadOption(
+            "this classifier takes vectors, so there is no extractor of its own to adapt; adapt "
+            "whatever made the vectors, and teach them to a new classifier"
+        )
+    samples = [sample for sample in session.state.samples if sample.label != REFERENCE]
+    classes = tuple(sorted({sample.label for sample in samples}))
+    start = session.start
+    if start is not None:
+        missing = sorted(set(start.classes) - set(classes))
+        if missing:
+            raise BadOption(
+                f"nothing labelled is remembered of {len(missing)} of the {len(start.classes)} "
+                f"adopted classes ({', '.join(map(repr, missing[:3]))}…), and a network trained "
+                f"without them would lose them; learn some pictures of each first"
+            )
+    if len(classes) < 2:
+        raise BadOption(
+            f"only {len(classes)} class is remembered, and training needs two to tell apart; learn "
+            f"another"
+        )
+    rule, notes = extractor.rule, list[str]()
+    network, head = train.rebuilt_network(kept(store.folder(era), extractor), module)
+    if size is not None:
+        network, more = train.resized(network, (size, size), (rule.height, rule.width))
+        notes += more
+        share = rule.shorter / max(rule.height, rule.width)
+        rule = replace(
+            rule, height=size, width=size, shorter=round(share * size) if rule.shorter else 0
+        )
+    begun = tuple(start.classes) if start is not None else ()
+    model = train.growing(network, begun, head=head).grown(classes, own.seed)
+    chosen.describe(model)  # what does not fit the network is said before anything is prepared
+    learned, aside = _parted(samples, held_out, own.seed)
+    views = train.Views(
+        tuple(each / (255 * rule.scale) for each in rule.mean),
+        tuple(each / (255 * rule.scale) for each in rule.std),
+    )
+    return Course(
+        model,
+        chosen,
+        replace(own, views=views),
+        rule,
+        extractor.power,
+        learned,
+        aside,
+        tuple(notes),
+    )
+
+
+def adapt(
+    session: Session,
+    course: Course,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Update:
+    """Train, and put the result in the extractor's place if the gate agrees.
+
+    Killed at any moment, the same call goes on where it was, with the same result. After a refusal
+    the same call with `force` trains nothing again.
+
+    Raises:
+        GateRefused: if it would cost more than the budgets allow.
+        Refused: if the loss is not a finite number.
+        BadImage: if a remembered picture cannot be prepared.
+        Locked: if another process adapts.
+    """
+    from retain import train
+
+    started, store = time.perf_counter(), session.store
+    with store.adapting():
+        folder = store.training(course.key)
+        fitted = train.fit(
+            course.model,
+            _data(session, course),
+            course.recipe,
+            plan=course.plan,
+            folder=folder,
+            progress=progress,
+        )
+    files, layer = _files(session, course, fitted.model)
+    trained = {sample.image for sample in course.learned}
+    last = fitted.history[-1]
+    detail = {
+        "plan": repr(course.plan),
+        "epochs": len(fitted.history),
+        "rate": course.recipe.rate,
+        "pictures": len(course.learned),
+        "held_out": len(course.held_out),
+        "seconds": round(sum(each.seconds for each in fitted.history), 1),
+        "loss": round(last.loss, 4),
+        "seed": course.recipe.seed,
+    }
+    update = put_in_place(
+        session,
+        files,
+        detail=detail,
+        trained=trained,
+        start=layer,
+        force=force,
+        dry_run=dry_run,
+        progress=progress,
+    )
+    if update.event is not None:
+        store.end_training()
+    return replace(update, seconds=time.perf_counter() - started)
+
+
+# -- pictures ----------------------------------------------------------------------------------
+
+
+def _parted(
+    samples: Sequence[Sample], share: float, seed: int
+) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+    """The pictures to learn from and those held out, sorted; which is which follows from a hash."""
+    ranked: dict[str, list[Sample]] = {}
+    for sample in samples:
+        ranked.setdefault(sample.label, []).append(sample)
+    learned: list[Sample] = []
+    aside: list[Sample] = []
+    for mine in ranked.values():
+        mine.sort(key=lambda each: hashlib.sha256(f"{seed} {each.image}".encode()).digest())
+        # A corrected picture is there because the classifier was wrong about it: it is learned.
+        free = [each for each in mine if not each.pinned]
+        many = max(1, round(share * len(mine))) if share and len(mine) >= _ENOUGH else 0
+        out = {each.image for each in free[:many]}
+        aside += [each for each in mine if each.image in out]
+        learned += [each for each in mine if each.image not in out]
+    return tuple(sorted(learned, key=_image)), tuple(sorted(aside, key=_image))
+
+
+def _image(sample: Sample) -> str:
+    return sample.image
+
+
+class _Remembered:
+    """Remembered pictures as training sees them; prepared when they are asked for."""
+
+    def __init__(self, session: Session, images: Sequence[str], rule: Preprocess) -> None:
+        self._session, self._images = session, images
+        zeros, ones = (0.0,) * rule.channels, (1.0,) * rule.channels
+        self._rule = replace(
+            rule, scale=1.0, mean=zeros, std=ones, dtype="uint8", layout="NCHW"
+        )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, numbers: Any) -> Any:
+        import torch
+
+        found = [self._prepared(self._images[int(each)]) for each in numbers]
+        return torch.from_numpy(np.concatenate(found))
+
+    def _prepared(self, image: str) -> Any:
+        data = self._session.store.blob(image)
+        return prepare(decode(data, shorter=self._rule.needs), self._rule)
+
+
+def _data(session: Session, course: Course) -> Any:
+    import torch
+
+    from retain import train
+
+    images = [sample.image for sample in course.learned]
+    labels = tuple(sample.label for sample in course.learned)
+    source: Any = _Remembered(session, images, course.rule)
+    if len(images) * course.rule.height * course.rule.width * course.rule.channels <= _IN_MEMORY:
+        source = source[torch.arange(len(images))]
+    return train.Data(source, labels)
+
+
+# -- the extractor that came out ---------------------------------------------------------------
+
+
+def _files(
+    session: Session, course: Course, model: Growing
+) -> tuple[Mapping[str, bytes | Path], Layer | None]:
+    """What the new extractor consists of, and the adopted layer that goes with it."""
+    from retain import train
+
+    plain, rule = model.plain(), course.rule
+    exported = train.export_module(plain, (rule.height, rule.width), channels=rule.channels)
+    found = adopted_from(
+        exported.onnx, labels=list(model.classes), preprocess=replace(rule, layout="NCHW")
+    )
+    era = eras.founding(session.store.manifest)
+    theirs = kept(session.store.folder(era), _onnx(session, era))
+    files: dict[str, bytes | Path] = {
+        **found.files,
+        train.FILE: train.kept_again(theirs, plain, len(model.classes)),
+    }
+    description = json.loads(bytes(found.files[DESCRIPTION]))
+    description["name"] = f"{_onnx(session, era).name}, adapted"
+    if course.power != 1.0:
+        description["power"] = course.power
+    files[DESCRIPTION] = (json.dumps(description, indent=2) + "\n").encode()
+    start = session.start
+    if start is None:
+        return files, None
+    rows = [model.classes.index(label) for label in start.classes]
+    layer: Layer = (tuple(start.classes), found.weights[rows], found.bias[rows], None)
+    return files, layer
+
+
+def _onnx(session: Session, era: Any) -> OnnxExtractor:
+    extractor = session.eyes_of(era).extractor
+    assert isinstance(extractor, OnnxExtractor)
+    return extractor
