@@ -12,7 +12,10 @@ from retain.bench.comparing import Row, Table
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- results: begin; scripts/generate_benchmark_tables.py -->", "<!-- results: end -->"
+BEGIN, END = (
+    "<!-- results: begin; scripts/generate_benchmark_tables.py -->",
+    "<!-- results: end -->",
+)
 
 # Metric, heading, factor, digits.
 COLUMNS = [
@@ -36,7 +39,10 @@ TITLES = {
         "Caltech-101, 50 classes and then five tasks",
         f"{SCRIPT} inc50",
     ),
-    "clothing17_224-inc1x17": ("Clothes, 17 unbalanced classes, one at a time", f"{SCRIPT} inc1x17"),
+    "clothing17_224-inc1x17": (
+        "Clothes, 17 unbalanced classes, one at a time",
+        f"{SCRIPT} inc1x17",
+    ),
     "caltech101_30_10-few20x1": ("20 new classes, one picture each", f"{SCRIPT} few20x1"),
     "caltech101_30_10-few20x2": ("20 new classes, two pictures each", f"{SCRIPT} few20x2"),
     "caltech101_30_10-few20x5": ("20 new classes, five pictures each", f"{SCRIPT} few20x5"),

@@ -54,7 +54,7 @@ def create(
         memory: ``"images"`` keeps the pictures' bytes, ``"features"`` only their features.
         head: ``"cosine"``, ``"discriminant"``, ``"ridge"`` or ``"nearest-mean"``.
         priors: ``"balanced"`` or ``"empirical"``.
-        favour: from −1 (old classes) to 1 (new classes).
+        favour: from −2 (old classes) to 2 (new classes).
 
     Raises:
         AlreadyExists: if something is there.
