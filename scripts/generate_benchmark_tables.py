@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from retain.bench import compare, load_results, proofs
-from retain.bench.comparing import Row, Table
+from retain.bench.comparing import Row, Table, family_of, label_of
+from retain.bench.results import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "docs" / "benchmarks.md"
@@ -32,6 +33,7 @@ COLUMNS = [
     ("stored_bytes", "stored MB", 1e-6, 1),
 ]
 FEW = [("harmonic", "harmonic mean", 100, 2), *COLUMNS[-3:]]
+APART = ("old", "new")  # of the last step; shown beside the harmonic mean
 SCRIPT = "python benchmarks/incremental.py"
 TITLES = {
     "caltech101_30_10-inc10x10": ("Caltech-101, ten tasks of ten classes", f"{SCRIPT} inc10x10"),
@@ -56,31 +58,46 @@ def page(results: Path = RESULTS) -> str:
     parts = []
     for family, (title, command) in TITLES.items():
         if family in tables:
-            parts += [f"### {title}", "", f"`{command}`", "", *rows(tables[family]), ""]
+            own = [each for each in found if family_of(each) == family]
+            parts += [f"### {title}", "", f"`{command}`", "", *rows(tables[family], own), ""]
     equal = proofs(found)
     if equal:
         whole = [one for one in equal if one.equal_state and one.equal_answers]
         steps, same = (sum(getattr(one, key) for one in equal) for key in ("steps", "equal_steps"))
         parts += [
-            f"Step by step against all at once (`retain-joint`): the last probabilities are equal to "
-            f"the bit in {len(whole)} of {len(equal)} runs, the states at {same} of {steps} steps.",
+            f"Step by step against all at once (`retain-joint`): the last probabilities are equal "
+            f"to the bit in {len(whole)} of {len(equal)} runs, the states at {same} of {steps} "
+            f"steps.",
             "",
         ]
     return "\n".join(parts)
 
 
-def rows(table: Table) -> Iterator[str]:
+def rows(table: Table, results: Sequence[Result]) -> Iterator[str]:
     """A table in Markdown."""
-    columns = FEW if table.kind == "few-shot" else COLUMNS
+    few = table.kind == "few-shot"
+    columns = FEW if few else COLUMNS
     columns = [each for each in columns if any(each[0] in row.values for row in table.rows)]
-    yield "| method | seeds | " + " | ".join(heading for _, heading, _, _ in columns) + " |"
-    yield "|---|" + "---:|" * (len(columns) + 1)
+    headings = [*(APART if few else ()), *(heading for _, heading, _, _ in columns)]
+    yield "| method | seeds | " + " | ".join(headings) + " |"
+    yield "|---|" + "---:|" * (len(headings) + 1)
     for row in table.rows:
         name = f"{row.method}{' †' if row.hindsight else ''}"
-        yield f"| {name} | {len(row.seeds)} | " + " | ".join(cells(row, columns)) + " |"
+        apart = means(row.method, results) if few else []
+        yield f"| {name} | {len(row.seeds)} | " + " | ".join([*apart, *cells(row, columns)]) + " |"
     for row in table.rows:
         for seed, reason in row.failed.items():
             yield f"\n{row.method}, seed {seed}: {reason}"
+
+
+def means(method: str, results: Sequence[Result]) -> list[str]:
+    """Balanced accuracy of old and of new classes after the last step, over seeds."""
+    last = [
+        each["steps"][-1]
+        for each in results
+        if label_of(each) == method and each["status"] == "done"
+    ]
+    return [f"{100 * sum(step[key] for step in last) / len(last):.2f}" for key in APART]
 
 
 def cells(row: Row, columns: Sequence[tuple[str, str, float, int]]) -> Iterator[str]:
