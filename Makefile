@@ -1,13 +1,16 @@
-# make demo   a classifier's life on 500 real pictures, in about a minute
-# make test   the tests
+# make demo        a classifier's life on 500 real pictures, in about a minute
+# make test        the tests
+# make test-slow   those that take long, and those of training, with PyTorch
 #
 # Each makes a virtual environment in .venv and installs what it needs, once, and again when
-# pyproject.toml changes. Any Python from 3.11 on will do; choose one with make PYTHON=...
+# pyproject.toml changes; PyTorch goes into one of its own, .venv/train, so that `make test` tests
+# what works without it. Any Python from 3.11 on will do; choose one with make PYTHON=...
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+TRAIN := $(VENV)/train
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 DATA ?= $(or $(RETAIN_DATA),../shared)
 
@@ -19,8 +22,9 @@ demo: $(VENV)/.demo
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 -m "not slow"
 
-test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m slow
+test-slow: $(TRAIN)/.train
+	$(TRAIN)/bin/python -m pytest -q tests/train src/retain/train
+	$(TRAIN)/bin/python -m pytest -q -m slow --ignore=tests/train
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -38,16 +42,17 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/generate_cli_reference.py
+	$(BIN)/python scripts/generate_benchmark_tables.py
 
 clean:
 	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(TRAIN)/bin/python:
 	@test -n "$(PYTHON)" || { echo "retain needs Python 3.11 or newer, and none was found; install one, or name it: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "retain needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1); name another: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "making $(VENV) with $$($(PYTHON) --version)"
-	@$(PYTHON) -m venv $(VENV)
+	@echo "making $(@:/bin/python=) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 	@echo "installing retain into $(VENV)"
@@ -58,3 +63,8 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "installing retain and its development tools into $(VENV)"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@ $(VENV)/.demo
+
+$(TRAIN)/.train: pyproject.toml | $(TRAIN)/bin/python
+	@echo "installing retain, its development tools and PyTorch into $(TRAIN): gigabytes, once"
+	@$(TRAIN)/bin/python -m pip --disable-pip-version-check -qq install --editable '.[dev,train,slow]'
+	@touch $@

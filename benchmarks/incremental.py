@@ -56,6 +56,8 @@ MORE = [
 ]
 # Where the test pictures are as unbalanced as the lessons, plain accuracy wants priors.
 UNBALANCED = {CLOTHING: [("retain", {"priors": "empirical"})]}
+# By default old classes come first; an owner may want new ones as badly.
+FEW = [("retain", {"favour": favour}) for favour in (1.0, 2.0)]
 # Standard metrics of a table, with headings; the report has them all.
 SHOWN = {
     "average_incremental_accuracy": ("average", 100),
@@ -87,7 +89,8 @@ def jobs_of(streams, words, again):
         for seed in seeds:
             made = make_stream(kind, pools[name], seed, **options)
             file = save_stream(made, CACHE / "streams")
-            for method, own in [*((each, {}) for each in REGISTRY), *UNBALANCED.get(name, ())]:
+            more = FEW if kind == "few-shot" else UNBALANCED.get(name, [])
+            for method, own in [*((each, {}) for each in REGISTRY), *more]:
                 kept = (
                     not words
                     or any(word in made.name for word in words)

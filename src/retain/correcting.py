@@ -36,7 +36,7 @@ def correct(
     pairs = [(image, checked_label(label)) for image, label in corrections]
     if not pairs:
         raise InputError("nothing to correct: give at least one picture and its label")
-    with session.writing("correct"):
+    with session.writing("correct", dry_run=dry_run):
         state = session.state
         eyes = session.eyes_of(state.mind.era)
         taken: dict[str, Taken] = {}

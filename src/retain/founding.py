@@ -54,7 +54,7 @@ def create(
         memory: ``"images"`` keeps the pictures' bytes, ``"features"`` only their features.
         head: ``"cosine"``, ``"discriminant"``, ``"ridge"`` or ``"nearest-mean"``.
         priors: ``"balanced"`` or ``"empirical"``.
-        favour: from −1 (old classes) to 1 (new classes).
+        favour: from −2 (old classes) to 2 (new classes).
 
     Raises:
         AlreadyExists: if something is there.
@@ -266,6 +266,12 @@ def _as_onnx(
             )
         yield _Given(Path(model), Path(model).stem, overrides=_high_and_wide(size))
         return
+    # A name may have a dot in it, as timm's do.
+    if textual and weights is not None and (Path(model).exists() or _is_onnx(model)):
+        raise BadOption(
+            f"weights go with the name of a network, such as timm:resnet18; {model} is a file or a "
+            f"folder, which has its own: leave them out"
+        )
     from retain import train
 
     if textual and Path(model).is_dir():
@@ -293,6 +299,10 @@ def _high_and_wide(size: int | tuple[int, int] | None) -> dict[str, int]:
         return {}
     height, width = (size, size) if isinstance(size, int) else size
     return {"height": height, "width": width}
+
+
+def _is_onnx(model: str | Path) -> bool:
+    return Path(model).suffix.lower() == ".onnx"
 
 
 def _is_name(text: str) -> bool:

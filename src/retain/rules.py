@@ -69,5 +69,6 @@ def protect(session: Session, images: Sequence[str], labels: Sequence[str], *, o
         verb = "no longer protected" if off else "protected"
         parts = [f"{len(chosen)} {'picture' if len(chosen) == 1 else 'pictures'}"] * bool(chosen)
         parts += [f"class {label!r}" for label in classes]
-        summary = f"{verb}: {', '.join(parts)}" if parts else f"nothing changes: already {verb}"
+        idle = "nothing changes: " + ("not protected" if off else "already protected")
+        summary = f"{verb}: {', '.join(parts)}" if parts else idle
     return Update(event, "protect", summary, seconds=time.perf_counter() - started)

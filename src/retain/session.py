@@ -187,9 +187,12 @@ class Session:
         return state
 
     @contextmanager
-    def writing(self, verb: str) -> Iterator[None]:
-        """Hold the one right to write, from reading the state to committing the event."""
-        with self.store.writing(verb):
+    def writing(self, verb: str, *, dry_run: bool = False) -> Iterator[None]:
+        """Hold the one right to write, from reading the state to committing the event.
+
+        A dry run holds it too, so that what it says is of one state, and writes nothing.
+        """
+        with self.store.writing(verb, dry_run=dry_run):
             yield
 
     def candidate(

@@ -38,14 +38,14 @@ def learn(
 ) -> Update:
     """See `Classifier.learn`."""
     started = time.perf_counter()
-    with session.writing("learn"):
+    with session.writing("learn", dry_run=dry_run):
         eyes = session.eyes
         collected = labelled(source, labels, eyes.extractor)
         skipped = list(collected.skipped)
         state = session.state
         items: dict[str, Item] = {}
         known = 0
-        for taken in _staged(session, eyes, collected.sources, skipped, progress):
+        for taken in _read(session, eyes, collected.sources, skipped, progress, dry_run):
             label, sample = checked_label(taken.label), state.sample(taken.image)
             twin = items.get(taken.image)
             if twin is not None and twin.sample.label != label:
@@ -123,7 +123,7 @@ def reference(
 ) -> Update:
     """See `Classifier.reference`."""
     started = time.perf_counter()
-    with session.writing("reference"):
+    with session.writing("reference", dry_run=dry_run):
         if session.store.manifest.start is None:
             raise BadOption(
                 "this classifier was made here and knows its classes by their own pictures; only "
@@ -135,7 +135,7 @@ def reference(
         present = session.state.rows
         items: dict[str, Item] = {}
         known = 0
-        for one in _staged(session, eyes, collected.sources, skipped, progress):
+        for one in _read(session, eyes, collected.sources, skipped, progress, dry_run):
             if one.image in present or one.image in items:
                 known += 1
             else:
@@ -171,26 +171,26 @@ def _committed(
     dry_run: bool,
 ) -> int | None:
     """Write the event if the gate agrees; what is not learned is not kept either."""
+    if dry_run:
+        return None
     try:
-        if not force and not dry_run:
+        if not force:
             refuse(update)
     except GateRefused:
         session.store.sweep_staged()
         raise
-    if dry_run:
-        session.store.sweep_staged()
-        return None
     return session.commit(update.kind, candidate, items.values())
 
 
-def _staged(
+def _read(
     session: Session,
     eyes: Eyes,
     sources: Sequence[Source],
     skipped: list[Skipped],
     progress: Progress | None,
+    dry_run: bool,
 ) -> Iterator[Taken]:
-    """Read the sources; what is new is put aside in the store as it comes.
+    """Read the sources; what is new is put aside in the store as it comes, unless in a dry run.
 
     So a lesson that is interrupted does not compute the same features again, and the pictures of a
     large one are never in memory all at once.
@@ -208,13 +208,15 @@ def _staged(
     try:
         for chunk in chunks(readable(), _CHUNK):
             fresh = {one.image: one for one in chunk if one.data is not None}
-            if fresh:
+            if fresh and not dry_run:
                 new = [one.to_store(keep_bytes=keep) for one in fresh.values()]
                 session.store.stage(new, eyes.era)
             for one in chunk:
                 yield Taken(one.image, one.name, one.label, one.feature, one.norm, None)
             done += len(chunk)
     except KeyboardInterrupt:
+        if dry_run:
+            raise KeyboardInterrupt("stopped: it was a dry run, nothing is written") from None
         raise KeyboardInterrupt(
             f"stopped: nothing was learned and the classifier is as it was; {done} of "
             f"{len(sources)} pictures are prepared, so the same command goes on from there"

@@ -68,7 +68,7 @@ def forget(
 ) -> Receipt:
     """See `Classifier.forget`."""
     started = time.perf_counter()
-    with session.writing("forget"):
+    with session.writing("forget", dry_run=dry_run):
         chosen = selected(session, images, labels, events)
         gone = [sample.image for sample in chosen]
         state = session.state
@@ -120,7 +120,7 @@ def _pending(trained: Mapping[int, int]) -> str:
 def undo(session: Session, event: int | None, *, force: bool, dry_run: bool) -> Update:
     """See `Classifier.undo`."""
     started = time.perf_counter()
-    with session.writing("undo"):
+    with session.writing("undo", dry_run=dry_run):
         target = session.store.last_undoable() if event is None else event
         kind = session.store.event(target).kind
         return _rewritten(
@@ -148,7 +148,7 @@ def rename(session: Session, old: str, new: str) -> Update:
 def merge(session: Session, old: str, into: str, *, force: bool, dry_run: bool) -> Update:
     """See `Classifier.merge`."""
     started = time.perf_counter()
-    with session.writing("merge"):
+    with session.writing("merge", dry_run=dry_run):
         old, into = _names(session, old, into)
         known = _classes(session)
         if into not in known:

@@ -175,7 +175,7 @@ def promote(
     """See `Classifier.promote`."""
     started = time.perf_counter()
     _checked_alias(alias)
-    with session.writing("promote"):
+    with session.writing("promote", dry_run=dry_run):
         number = number_of(session, version)
         rules = session.store.rules()
         present = rules.aliases.get(alias)
@@ -207,7 +207,7 @@ def rollback(session: Session, alias: str, *, force: bool, dry_run: bool) -> Upd
     """See `Classifier.rollback`."""
     started = time.perf_counter()
     _checked_alias(alias)
-    with session.writing("rollback"):
+    with session.writing("rollback", dry_run=dry_run):
         past = [
             (entry.detail["alias"], int(entry.detail["version"]), bool(entry.detail.get("back")))
             for entry in session.store.promotions()

@@ -110,7 +110,7 @@ def test_favour_moves_between_few_and_many():
     fixed, labels, _ = problem(counts=[20, 2, 10, 8])
     state = Statistics.of(fixed, labels)
     rare = []
-    for favour in (-1.0, -0.5, 0.0, 0.5, 1.0):
+    for favour in (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0):
         head, _ = base_head(state, numbers(0.3, 10.0), HeadOptions(favour=favour))
         logits = head.logits(fixed)
         rare.append((np.exp(log_softmax(logits))[:, 1]).mean())
@@ -268,7 +268,7 @@ def test_compare_needs_equal_lengths():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"family": "svm"}, {"priors": "mine"}, {"favour": 1.5}, {"favour": float("nan")}]
+    "bad", [{"family": "svm"}, {"priors": "mine"}, {"favour": 2.5}, {"favour": float("nan")}]
 )
 def test_impossible_options_are_refused(bad):
     with pytest.raises(BadOption):

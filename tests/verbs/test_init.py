@@ -41,7 +41,7 @@ def test_opening_what_is_not_a_classifier(tmp_path):
         {"memory": "elephant"},
         {"head": "svm"},
         {"priors": "odd"},
-        {"favour": 2.0},
+        {"favour": 2.5},
     ],
 )
 def test_impossible_options_are_refused_and_nothing_is_made(tmp_path, options):

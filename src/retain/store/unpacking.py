@@ -136,7 +136,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         if not file.is_file():
             there = "is not a file" if file.exists() else "does not exist"
-            raise NotAClassifier(f"{file} {there}; name a file that was made by packing")
+            raise NotAClassifier(f"{file} {there}; name a file that retain pack wrote")
         source = file.open("rb")
     except OSError as error:
         raise StoreError(f"{file} cannot be read ({error.strerror}); make it readable") from error

@@ -177,8 +177,8 @@ def _labels(given: Any, found: Plan, told: Mapping[str, str], notes: list[str]) 
         notes.append("the names of the classes are those in its LinearClassifier")
     else:
         raise BadOption(
-            f"it does not tell the names of its {classes:,} classes; give labels= a list, or a "
-            f"text file with one name a line, in the order of the outputs"
+            f"it does not tell the names of its {classes:,} classes; give them with --labels "
+            f"(labels=): a text file with one name a line, in the order of the outputs, or a list"
         )
     if len(names) == classes + 1 and names[0].strip().lower() in ("background", "dummy"):
         notes.append(f"{names[0]!r}, the first of {len(names):,} names, stands for no class here")
@@ -217,10 +217,10 @@ def _rule(
         beside = [
             n for n in ("preprocessor_config.json", "config.json") if (path.parent / n).exists()
         ]
-        hint = f", or rule={str(path.parent / beside[0])!r}, which lies beside it" if beside else ""
+        hint = f", or {str(path.parent / beside[0])!r}, which lies beside it" if beside else ""
         raise BadOption(
-            f"it does not tell how its pictures are prepared; give rule= one of "
-            f"{', '.join(PRESETS)}{hint}"
+            f"it does not tell how its pictures are prepared; say so with --preprocess "
+            f"(preprocess=): one of {', '.join(PRESETS)}{hint}"
         )
     height, width, channels, layout = inlet.height, inlet.width, inlet.channels, inlet.layout
     if inlet.form == "flat" and inlet.guess and not isinstance(rule, Preprocess):

@@ -148,12 +148,12 @@ def pictures_input(graph: Any, source: Path) -> str:
 def names_in(graph: Any) -> set[str]:
     """What values and nodes of a graph, and of the graphs inside it, are called."""
     names = {each.name for each in (*graph.initializer, *graph.input, *graph.output)}
+    names |= {each.values.name for each in graph.sparse_initializer}
     for node in graph.node:
         names |= {node.name, *node.input, *node.output}
         for attribute in node.attribute:
             for inside in (attribute.g, *attribute.graphs):
-                if inside.node:
-                    names |= names_in(inside)
+                names |= names_in(inside)
     return names
 
 
@@ -174,8 +174,8 @@ def rename(graph: Any, old: str, new: str) -> None:
                     names[i] = new
         for attribute in node.attribute:
             for inside in (attribute.g, *attribute.graphs):
-                if inside.node:
-                    rename(inside, old, new)
-    for each in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+                rename(inside, old, new)
+    sparse = (each.values for each in graph.sparse_initializer)
+    for each in (*graph.initializer, *sparse, *graph.input, *graph.output, *graph.value_info):
         if each.name == old:
             each.name = new

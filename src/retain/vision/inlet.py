@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, final
 import numpy as np
 
 from retain.errors import CannotAdopt
+from retain.vision.graphs import names_in
 from retain.vision.lookup import Lookup, attributes
 from retain.vision.preprocess import InputType, Layout
 
@@ -219,7 +220,7 @@ def adapted(lookup: Lookup, inlet: Inlet, repeat: int) -> tuple[Any, list[Any], 
     sides = [inlet.height or "height", inlet.width or "width"]
     channels: int | str = inlet.channels or "channels"
     axes = [channels, *sides] if inlet.layout != "NHWC" else [*sides, channels]
-    taken = {*lookup.producers, *lookup.constants, inlet.name}
+    taken = names_in(lookup.model.graph)
     names = (name for i in range(10**6) if (name := f"retain_{i}") not in taken)
     steps: list[tuple[str, list[str], dict[str, Any]]] = []
     constants: list[TensorProto] = []

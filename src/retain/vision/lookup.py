@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -27,7 +28,7 @@ class Lookup:
     Attributes:
         model: the `ModelProto`.
         producers: the node that computes each value.
-        constants: the initializer of each name, sparse ones too.
+        constants: the initializer of each name; sparse ones are written out.
     """
 
     model: Any
@@ -36,10 +37,14 @@ class Lookup:
 
     @classmethod
     def of(cls, model: Any) -> Lookup:
-        """The table of a model."""
+        """The table of a model.
+
+        Raises:
+            CannotAdopt: if a sparse initializer is not what it should be.
+        """
         graph = model.graph
         constants = {each.name: each for each in graph.initializer}
-        constants |= {each.values.name: each for each in graph.sparse_initializer}
+        constants |= {each.values.name: _dense(each) for each in graph.sparse_initializer}
         producers = {name: node for node in graph.node for name in node.output if name}
         return cls(model, producers, constants)
 
@@ -74,9 +79,9 @@ class Lookup:
 
     def constant(self, value: str) -> NDArray[Any] | None:
         """What a value always is, computed if need be; None if it depends on the picture."""
-        from onnx import TensorProto, numpy_helper
+        from onnx import numpy_helper
 
-        if isinstance(self.constants.get(value), TensorProto):
+        if value in self.constants:
             return np.asarray(numpy_helper.to_array(self.constants[value]))
         if value not in self.producers:
             return None
@@ -113,9 +118,26 @@ class Lookup:
         )
         for name, tensor in self.constants.items():
             if name in read:
-                sparse = isinstance(tensor, onnx.SparseTensorProto)
-                (part.graph.sparse_initializer if sparse else part.graph.initializer).append(tensor)
+                part.graph.initializer.append(tensor)
         return part
+
+
+def _dense(tensor: Any) -> Any:
+    """A sparse initializer as an ordinary one: no shape inference knows the other kind."""
+    from onnx import numpy_helper
+
+    name, dims = tensor.values.name, tuple(tensor.dims)
+    try:
+        values, at = numpy_helper.to_array(tensor.values), numpy_helper.to_array(tensor.indices)
+        if min(dims, default=1) < 0 or math.prod(dims) * values.itemsize >= 2**31:
+            raise ValueError(f"its shape is {list(dims)}")
+        if len(at) != values.size:
+            raise ValueError(f"it has {values.size} values at {len(at)} places")
+        whole = np.zeros(dims, values.dtype)
+        whole[np.unravel_index(at, dims) if at.ndim == 1 else tuple(at.T)] = values
+    except (IndexError, TypeError, ValueError) as error:
+        raise CannotAdopt(f"its sparse constant {name!r} cannot be read: {error}") from error
+    return numpy_helper.from_array(whole, name)
 
 
 def reads(node: Any) -> Iterator[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retain.errors import BadOption, CannotAdopt
+from retain.vision.graphs import names_in
 from retain.vision.inlet import Inlet, adapted, find_inlet
 from retain.vision.lastmap import Activation, LinearMap, last_linear_map
 from retain.vision.lookup import Lookup, reads, session, tail
@@ -165,7 +166,7 @@ def carve(plan: Plan, *, repeat: bool = False) -> Split:
     copies = (inlet.batch or 1) if repeat else 1
     entry, front, constants = adapted(lookup, inlet, copies)
     # What was adopted, exported and adopted again has our own names in it already.
-    taken = {*lookup.producers, *lookup.constants, *lookup.inputs, entry.name}
+    taken = {*names_in(lookup.model.graph), entry.name}
     rounds = 0
     while any(f"retain{rounds or ''}_{each}" in taken for each in _OURS):
         rounds += 1

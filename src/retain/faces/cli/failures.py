@@ -99,7 +99,8 @@ def told(error: BaseException, *, as_json: bool = False) -> int:
 
 def _with_help(error: RetainError) -> str:
     text = str(error)
-    if isinstance(error, NotAClassifier) and "retain init" not in text:
+    told = any(each in text for each in ("retain init", "retain pack"))
+    if isinstance(error, NotAClassifier) and not told:
         text += "; make a new classifier with: retain init NAME"
     return text
 

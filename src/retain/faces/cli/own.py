@@ -17,6 +17,7 @@ from retain.faces.cli.common import (
     opened,
     told_skipped,
 )
+from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, bar, line, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.teach import Memory
@@ -108,6 +109,8 @@ def adopt(
 
     overrides: dict[str, Any] = {"interpolation": interpolation, "colour": colour}
     overrides |= {"mean": _numbers(mean), "std": _numbers(std)}
+    if squash and shorter is not None:
+        raise Mistake("--squash and --shorter exclude each other; choose one")
     if squash:
         overrides |= {"resize": "squash", "shorter": 0}
     elif shorter is not None:

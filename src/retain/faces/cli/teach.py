@@ -85,7 +85,7 @@ def init(
     ] = Priors.balanced,
     favour: Annotated[
         float,
-        typer.Option(min=-1, max=1, help="Favour old classes (to -1) or new ones (to 1)."),
+        typer.Option(min=-2, max=2, help="Favour old classes (to -2) or new ones (to 2)."),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
