@@ -230,6 +230,9 @@ class _Run:
                 f"lower the rate ({recipe.rate:g}), clip the gradient, or warm up"
             )
         self.sums += told[:-1].cpu().numpy()
+        scale = float(helper.scaler.get_scale()) if helper.scaler else 1.0
+        for term in self.terms:
+            term.before_step(self.model, scale)
         if recipe.clip is not None:
             helper.clip_grad_norm_(self.learning, recipe.clip)
         factor = recipe.schedule.at(self.step / self.steps, recipe.epochs)
@@ -237,6 +240,8 @@ class _Run:
             group["lr"] = recipe.rate * factor * group["factor"]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        for term in self.terms:
+            term.after_step(self.model)
         agree(helper, self.laid.moving())
         if self.average is not None:
             self.average.after_step(self.model.module)
@@ -353,6 +358,8 @@ class _Run:
         tensors |= prefixed("best.", self.best)
         if self.average is not None:
             tensors |= prefixed("average.", self.average.tensors)
+        for place, term in enumerate(self.terms):
+            tensors |= prefixed(f"term {place}.", term.state())
         middle = bool(self.step % self.steps)
         state = {
             "step": self.step,
@@ -377,6 +384,8 @@ class _Run:
         if self.average is not None:
             averaged = unprefixed(tensors, "average.")
             self.average.restore(averaged, state["averaged"], self.helper.device)
+        for place, term in enumerate(self.terms):
+            term.restore(unprefixed(tensors, f"term {place}."), self.helper.device)
         if self.helper.scaler and state["scaler"]:
             self.helper.scaler.load_state_dict(state["scaler"])
         self.step, self.over = state["step"], state["over"]

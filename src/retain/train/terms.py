@@ -80,6 +80,24 @@ class Term(ABC):
     def loss(self, step: Step) -> Any:
         """The term for a batch, a float32 tensor without dimensions, to be minimised."""
 
+    def before_step(self, model: Growing, scale: float) -> None:  # noqa: B027 - most need nothing
+        """Called when the gradients of all terms are there, summed up and not yet clipped.
+
+        Args:
+            model: with its gradients.
+            scale: what these are multiplied by (in half precision), 1 otherwise.
+        """
+
+    def after_step(self, model: Growing) -> None:  # noqa: B027
+        """Called when the weights have moved."""
+
+    def state(self) -> dict[str, Any]:
+        """The tensors that it goes on from after a kill, by name; of most terms, none."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Any], device: Any) -> None:  # noqa: B027
+        """Goes on from what `state` gave."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
