@@ -98,7 +98,8 @@ def _torchvision(module: Any, size: tuple[int, int]) -> None:
     grid = math.isqrt(place.shape[1] - 1)
     maps = place[:, 1:].transpose(1, 2).reshape(1, -1, grid, grid)
     side = size[0] // patch
-    maps = torch.nn.functional.interpolate(maps, (side, side), mode="bicubic", align_corners=False)
+    # With antialias the cubic is the one that keeps a slope a slope; without, PyTorch's is not.
+    maps = torch.nn.functional.interpolate(maps, (side, side), mode="bicubic", antialias=True)
     stretched = torch.cat([place[:, :1], maps.flatten(2).transpose(1, 2)], 1)
     module.encoder.pos_embedding = torch.nn.Parameter(stretched)
     module.image_size, module.seq_length = size[0], side * side + 1
@@ -108,18 +109,23 @@ def _fixed_grid(module: Any) -> bool:
     return hasattr(module, "avgpool") or hasattr(module, "pre_logits")
 
 
+def _inside_head(name: str) -> bool:
+    """Whether a layer works on pooled features, as timm's convolutional heads do."""
+    return name.partition(".")[0] in ("pre_logits", "classifier", "head", "conv_head", "fc")
+
+
 def _tried(module: Any, size: tuple[int, int], channels: int) -> tuple[int, int] | None:
-    """The last maps that a convolution makes of such a picture, unless they are tokens."""
+    """The last maps that a convolution or a pooling makes of such a picture, if any does."""
     sides: list[tuple[int, int]] = []
 
     def look(part: Any, given: Any, made: Any) -> None:
-        if torch.is_tensor(made) and made.ndim == 4 and part.kernel_size != (1, 1):
+        if torch.is_tensor(made) and made.ndim == 4:
             sides.append((int(made.shape[2]), int(made.shape[3])))
 
     hooks = [
         part.register_forward_hook(look)
-        for part in module.modules()
-        if isinstance(part, torch.nn.Conv2d)
+        for name, part in module.named_modules()
+        if isinstance(part, torch.nn.Conv2d | torch.nn.MaxPool2d) and not _inside_head(name)
     ]
     modes = [(part, part.training) for part in module.modules()]
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, final
 
 from retain.errors import BadOption
+from retain.train.checkpoints import digest
 from retain.train.growing import Growing, Output
 from retain.train.needs import Later
 
@@ -279,12 +280,19 @@ def titles(terms: Sequence[Term]) -> list[str]:
 
 
 def settings(term: Term) -> list[str]:
-    """What of a term is a plain value; its tensors follow from these and from the network.
+    """What decides a term: its plain values, and digests of its tensors and networks.
 
     >>> settings(CrossEntropy(smoothing=0.1))
     ['among=None', 'smoothing=0.1', 'strength=1.0']
     """
     names = getattr(type(term), "__dataclass_fields__", {})
+    return [f"{name}={_summary(getattr(term, name))}" for name in names]
+
+
+def _summary(value: object) -> str:
+    if isinstance(value, Growing):
+        return digest(value.module.state_dict())
+    if isinstance(value, Mapping):
+        return digest(value)
     plain = (str, int, float, bool, tuple, type(None))
-    values = {name: getattr(term, name) for name in names}
-    return [f"{name}={each!r}" for name, each in values.items() if isinstance(each, plain)]
+    return repr(value) if isinstance(value, plain) else type(value).__name__
