@@ -1,7 +1,7 @@
 """Class-incremental learning on frozen features: every method, side by side, in two processes.
 
-* caltech101: ten tasks of ten classes (the last of eleven), and a half (50 classes) then five tasks;
-  three orders each.
+* caltech101: ten tasks of ten classes (the last of eleven), and a half (50 classes) followed by
+  five tasks; three orders each.
 * clothing17: 17 unbalanced classes, one at a time; three orders.
 * few-shot: 81 classes of caltech101 with 30 pictures each, then 20 with 1, 2 or 5; five draws.
 * with --more: the other kinds of streams on clothing17, one seed.
@@ -34,6 +34,7 @@ from retain.bench import (
     run_many,
     save_stream,
 )
+from retain.bench.comparing import with_intransigence
 
 CALTECH, CLOTHING = "caltech101_30_10", "clothing17_224"
 CACHE, RESULTS = HERE / "cache", HERE / "results"
@@ -53,9 +54,12 @@ MORE = [
     (CLOTHING, "deletions", {"steps": 5, "share": 0.02, "classes": 1}, range(1)),
     (CLOTHING, "domain-shift", {"groups": 5}, range(1)),
 ]
+# Where the test pictures are as unbalanced as the lessons, plain accuracy wants priors.
+UNBALANCED = {CLOTHING: [("retain", {"priors": "empirical"})]}
 # Standard metrics of a table, with headings; the report has them all.
 SHOWN = {
     "average_incremental_accuracy": ("average", 100),
+    "balanced_incremental_accuracy": ("balanced", 100),
     "last_accuracy": ("last", 100),
     "harmonic": ("harmonic", 100),
     "forgetting": ("forgetting", 100),
@@ -83,7 +87,7 @@ def jobs_of(streams, words, again):
         for seed in seeds:
             made = make_stream(kind, pools[name], seed, **options)
             file = save_stream(made, CACHE / "streams")
-            for method in REGISTRY:
+            for method, own in [*((each, {}) for each in REGISTRY), *UNBALANCED.get(name, ())]:
                 kept = (
                     not words
                     or any(word in made.name for word in words)
@@ -91,7 +95,9 @@ def jobs_of(streams, words, again):
                 )
                 # These two are what the others are held against.
                 if kept or method in {"retain", "joint"}:
-                    jobs.append(Job(file, str(path), method, RESULTS, again=again, cache=CACHE))
+                    jobs.append(
+                        Job(file, str(path), method, RESULTS, options=own, again=again, cache=CACHE)
+                    )
     return jobs
 
 
@@ -111,7 +117,7 @@ def shown(tables):
                 digits = 4 if key == "wall_s_per_update" else 1 if "bytes" in key else 2
                 mark = "*" if found.as_good else "†" if row.hindsight else " "
                 spread = "" if found.sd is None or factor != 100 else f" ± {100 * found.sd:.2f}"
-                wide = key in {"average_incremental_accuracy", "last_accuracy", "harmonic"}
+                wide = "accuracy" in key or key == "harmonic"
                 cells.append(f"{factor * found.mean:.{digits}f}{spread if wide else ''}{mark}")
             rows.append([row.method, len(row.seeds), *cells])
         table(
@@ -124,6 +130,40 @@ def shown(tables):
                 print(f"{row.method}, seed {seed}: {reason}")
 
 
+def reached(each, by):
+    """How ours does by one measure on one family of streams, beside the best of the others."""
+    values = {row.method: row.values for row in each.rows if by in row.values}
+    others = {
+        name: found
+        for name, found in values.items()
+        if not name.startswith("retain") and name != "joint"
+    }
+    rows = []
+    for name in (each for each in values if each == "retain" or each.startswith("retain (")):
+        if not others:
+            break
+        ours = 100 * values[name][by].mean
+        best = max(others, key=lambda other: others[other][by].mean)
+        gap = ours - 100 * others[best][by].mean
+        bar = -0.3
+        if each.kind == "few-shot":
+            bar = {"1": 5.0, "5": 2.0}.get(each.family.rpartition("x")[2], 0.0)
+        holds = "yes" if gap >= bar else "NO"
+        rows.append(
+            [f"{each.family}, {by}: {name}", f"{ours:.2f}, {best} {gap:+.2f}", f"{bar:+.1f}", holds]
+        )
+        if each.kind == "class-incremental":
+            spent = values[name]["wall_s_per_update"].mean
+            faster = [
+                other
+                for other, found in others.items()
+                if 100 * found[by].mean >= ours and found["wall_s_per_update"].mean < spent
+            ]
+            holds = "NO" if faster else "yes"
+            rows.append(["  as accurate and faster", ", ".join(faster) or "none", "none", holds])
+    return rows
+
+
 def bars(tables, equal):
     """What must be reached, and whether it is."""
     rows = []
@@ -131,28 +171,11 @@ def bars(tables, equal):
     rows.append(["step by step = all at once", f"{len(whole)} of {len(equal)} runs", "all",
                  "yes" if equal and len(whole) == len(equal) else "NO"])  # fmt: skip
     for each in tables:
-        values = {row.method: row.values for row in each.rows if each.by in row.values}
-        if "retain" not in values:
-            continue
-        others = {name: found for name, found in values.items()
-                  if not name.startswith("retain") and name != "joint"}  # fmt: skip
-        if not others:
-            continue
-        ours = 100 * values["retain"][each.by].mean
-        best = max(others, key=lambda name: others[name][each.by].mean)
-        gap = ours - 100 * others[best][each.by].mean
-        bar = -0.3
-        if each.kind == "few-shot":
-            bar = {"1": 5.0, "5": 2.0}.get(each.family.rpartition("x")[2], 0.0)
-        rows.append([f"{each.family}: {each.by}", f"{ours:.2f}, {best} {gap:+.2f}",
-                     f"{bar:+.1f}", "yes" if gap >= bar else "NO"])  # fmt: skip
+        measures = [each.by]
         if each.kind == "class-incremental":
-            spent = values["retain"]["wall_s_per_update"].mean
-            faster = [name for name, found in others.items()
-                      if 100 * found[each.by].mean >= ours
-                      and found["wall_s_per_update"].mean < spent]  # fmt: skip
-            rows.append([f"{each.family}: as accurate and faster", ", ".join(faster) or "none",
-                         "none", "NO" if faster else "yes"])  # fmt: skip
+            measures = ["average_incremental_accuracy", "balanced_incremental_accuracy"]
+        for by in measures:
+            rows += reached(each, by)
     table("what must be reached", ["what", "found", "bar", "holds"], rows)
 
 
@@ -184,13 +207,11 @@ def main() -> None:
     run_many(jobs, processes=given.processes, heard=heard)
     minutes = (time.monotonic() - started) / 60
     results = load_results(RESULTS)
-    # The order of Retain's joint runs is that of their streams, so one proof for each.
     tables, equal = compare(results), proofs(results)
     shown(tables)
     bars(tables, equal)
     print(f"\n{len(jobs)} runs in {minutes:.1f} minutes, {len(results)} results in {RESULTS.name}/")
     if given.report:
-        from retain.bench.comparing import with_intransigence
         from retain.bench.report import write
 
         print(f"wrote {write(with_intransigence(results), given.report)}")

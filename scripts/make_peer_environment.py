@@ -24,7 +24,7 @@ PACKAGES = {
     "pilot": [
         "torch",
         "torchvision",
-        "timm==0.6.12",
+        "timm==0.6.13",
         "numpy",
         "scipy",
         "tqdm",

@@ -24,6 +24,7 @@ from retain.algebra import (
     overridden,
     predict_indices,
 )
+from retain.algebra.calibrate import log_sigmoid, log_softmax
 from retain.store import Store
 from retain.values import Sample
 
@@ -32,6 +33,7 @@ __all__ = [
     "Lengths",
     "Mind",
     "State",
+    "answers_apart",
     "cached_mind",
     "cached_statistics",
     "empty_mind",
@@ -58,6 +60,8 @@ class Mind:
         lesson_size: how many members there were at the last lesson.
         edited: remembered pictures whose pins needed an edit of the head.
         exceptions: those that answer for their own neighbourhood.
+        apart: whether the probability of each class stands by itself (a sigmoid), as in a
+            classifier that was adopted so; else they add up to one (a softmax).
     """
 
     event: int
@@ -66,6 +70,7 @@ class Mind:
     lesson_size: int
     edited: frozenset[str]
     exceptions: Exceptions = field(default_factory=Exceptions)
+    apart: bool = False
 
     def logits(self, feature: Features, norm: float) -> Floats:
         """Logits [C] of one picture, int16 [d] of original length `norm`, exceptions included."""
@@ -77,6 +82,10 @@ class Mind:
             return logits
         target = self.head.classes.index(self.exceptions.labels[spoken])
         return overridden(logits, target, self.tuning.margin)
+
+    def log_probabilities(self, logits: Floats) -> Floats:
+        """The logarithms of what `predict` says for logits [C]."""
+        return log_sigmoid(logits) if self.apart else log_softmax(logits)
 
     def answers(self, features: Features, norms: Lengths) -> tuple[str, ...]:
         """The labels of pictures int16 [n, d], as `logits` gives them one by one."""
@@ -123,6 +132,11 @@ class State:
 def empty_mind(event: int) -> Mind:
     """The mind that knows no class."""
     return Mind(event, None, None, 0, frozenset())
+
+
+def answers_apart(store: Store) -> bool:
+    """Whether the classifier was adopted with a sigmoid at its end; see `Mind.apart`."""
+    return (store.manifest.start or {}).get("activation") == "sigmoid"
 
 
 def save(store: Store, state: State, *, statistics: bool) -> None:
@@ -190,6 +204,7 @@ def cached_mind(store: Store) -> Mind | None:
                 arrays["stored"],
                 arrays["thresholds"],
             ),
+            apart=answers_apart(store),
         )
     except (KeyError, TypeError, ValueError):
         return None

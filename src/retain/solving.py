@@ -37,7 +37,15 @@ from retain.algebra import (
     tune,
     tuning_sample,
 )
-from retain.caches import Features, Lengths, Mind, State, empty_mind, options_key
+from retain.caches import (
+    Features,
+    Lengths,
+    Mind,
+    State,
+    answers_apart,
+    empty_mind,
+    options_key,
+)
 from retain.errors import CannotUndo
 from retain.store import Store
 from retain.values import Sample
@@ -169,7 +177,8 @@ def think(
         if apart:
             images, labels = [s.image for s in samples], [s.label for s in samples]
             exceptions = Exceptions.of(images, labels, features, apart)
-        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions)
+        sigmoid = answers_apart(ground.store)
+        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions, sigmoid)
         answers = mind.answers(features, norms)
     return State(
         mind, samples, features, norms, statistics, taught, answers, rows, jurors, solver, base

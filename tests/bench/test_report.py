@@ -152,6 +152,23 @@ def test_ceilings_are_never_bold(page):
     assert "<b>" not in rows
 
 
+def test_a_method_with_fewer_seeds_is_told_apart(tmp_path):
+    made = [each for each in matrix() if each["method"]["name"] != "slda" or each["seed"] == 0]
+    text = write(made, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert text.count("1 of 3 seeds") == 1
+
+
+def test_the_matrix_of_ours_stands_beside_the_most_forgetful(page):
+    text = page.read_text(encoding="utf-8")
+    shown = text[text.index("Task by task") : text.index("other methods")]
+    names = re.findall(r'aria-label="([^"]+)"', shown)
+    assert names == ["retain", "fine-tune"]
+
+
+def test_no_minus_nought(page):
+    assert "".join(read(page).text).count("-0.0") == 0
+
+
 def test_one_seed_makes_only_the_best_bold():
     assert len(families(matrix(1))[0].good["average_incremental_accuracy"]) == 1
 

@@ -162,6 +162,9 @@ def summary(steps: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> dict[s
     flips = [step["got_worse"] for step in updates if step["got_worse"] is not None]
     found |= {
         "average_incremental_accuracy": metrics.average_incremental_accuracy(track.accuracies),
+        "balanced_incremental_accuracy": metrics.average_incremental_accuracy(
+            [step["balanced"] for step in steps]
+        ),
         "last_accuracy": last["accuracy"],
         "forgetting": metrics.forgetting(track),
         "backward_transfer": metrics.backward_transfer(track),

@@ -177,11 +177,11 @@ def average_incremental_accuracy(accuracies: Sequence[float | None]) -> float | 
 def forgetting(track: Track) -> float | None:
     """The mean over all tasks but the last of the best accuracy it ever had less the last one.
 
-    Chaudhry 2018, eq. 3 and 4: max over l < T of a_{l,j} − a_{T,j}; negative when a task only
+    Chaudhry 2018: max over l < T of a_{l,j} − a_{T,j}; negative when a task only
     gained. The best is taken from the task's own step on.
 
-    >>> forgetting(Track([], [[1.0], [0.9, 0.8], [0.7, 0.9, 1.0]], [0, 1, 2], []))
-    0.09999999999999998
+    >>> forgetting(Track([], [[1.0], [0.5, 0.5], [0.75, 0.25, 1.0]], [0, 1, 2], []))
+    0.25
     """
     lost = []
     for j, since in enumerate(track.learned):
@@ -196,8 +196,8 @@ def forgetting(track: Track) -> float | None:
 def backward_transfer(track: Track) -> float | None:
     """The mean over all tasks but the last of R[T][j] − R[j][j] (Lopez-Paz & Ranzato 2017, eq. 3).
 
-    >>> backward_transfer(Track([], [[1.0], [0.9, 0.8], [0.7, 0.9, 1.0]], [0, 1, 2], []))
-    -0.09999999999999998
+    >>> backward_transfer(Track([], [[1.0], [0.5, 0.5], [0.75, 0.5, 1.0]], [0, 1, 2], []))
+    -0.125
     """
     gained = []
     last = len(track.matrix) - 1
@@ -229,7 +229,7 @@ def forward_transfer(track: Track) -> float | None:
 def intransigence(track: Track, reference: Matrix) -> float | None:
     """The mean over tasks of a*_j − R[j][j]: what is not learned for all that is kept.
 
-    Chaudhry 2018, eq. 5: a*_j is the accuracy on task j of the reference trained jointly on all
+    Chaudhry 2018: a*_j is the accuracy on task j of the reference trained jointly on all
     that was seen up to it, `reference[step][j]`. Negative when the method learns it better.
 
     >>> intransigence(Track([], [[0.9], [0.9, 0.5]], [0, 1], []), [[0.9], [0.9, 0.75]])

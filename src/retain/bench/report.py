@@ -103,7 +103,8 @@ def _tiles(shown: Sequence[Family], results: Sequence[Mapping[str, Any]]) -> Htm
     if first is None or first.default is None:
         return None
     ours, measure = first.default, first.headline
-    others = [each for each in first.rivals if not each.ours]
+    # A mean over fewer orders is not the same figure.
+    others = [e for e in first.rivals if not e.ours and e.runs.keys() >= ours.runs.keys()]
     best = max(others, key=lambda each: _value(each, measure), default=None)
     told = [tile(measure.said(ours.mean(measure.key)), f"ours: {measure.title}", first.title)]
     if best is not None:
@@ -190,11 +191,12 @@ def _sentence(family: Family) -> str:
 def _table(family: Family, marks: Mapping[str, str]) -> Html:
     columns = measures(family)
     ceilings = [each for each in family.entries if each.hindsight]
-    body = [_row(each, columns, family.good, marks) for each in family.rivals]
+    every = len(family.seeds)
+    body = [_row(each, columns, family.good, marks, every) for each in family.rivals]
     if ceilings:
         words = "With hindsight: these see everything again at every step, and are not compared"
         body.append(el("tr", el("th", words, colspan=str(len(columns) + 1), class_="among")))
-        body += [_row(each, columns, {}, marks) for each in ceilings]
+        body += [_row(each, columns, {}, marks, every) for each in ceilings]
     heads = [el("th", each.title, scope="col", class_="right") for each in columns]
     return el(
         "div",
@@ -217,6 +219,7 @@ def _row(
     columns: Sequence[Measure],
     good: Mapping[str, frozenset[str]],
     marks: Mapping[str, str],
+    every: int,
 ) -> Html:
     cells = []
     for each in columns:
@@ -226,7 +229,9 @@ def _row(
             note = el("span", f"{each.said(reach[0])} … {each.said(reach[1])}", class_="note")
         bold = entry.label in good.get(each.key, ())
         cells.append(el("td", el("b", said) if bold else said, note, class_="right"))
-    name = el("th", el("span", class_="swatch"), entry.label, scope="row", title=entry.title)
+    few = f" {len(entry.runs)} of {every} seeds" if len(entry.runs) < every else None
+    swatch, few_seeds = el("span", class_="swatch"), el("span", few, class_="note") if few else None
+    name = el("th", swatch, entry.label, few_seeds, scope="row", title=entry.title)
     return el("tr", name, cells, class_=marks[entry.label])
 
 

@@ -47,6 +47,7 @@ class Measure:
 MEASURES = (
     Measure("harmonic", "harmonic mean, %", "%", 100),
     Measure("average_incremental_accuracy", "average incremental accuracy, %", "%", 100, digits=2),
+    Measure("balanced_incremental_accuracy", "the same, balanced, %", "%", 100, digits=2),
     Measure("last_accuracy", "last accuracy, %", "%", 100, digits=2),
     Measure("forgetting", "forgetting, points", "points", 100),
     Measure("backward_transfer", "backward transfer, points", "points", 100),

@@ -40,6 +40,7 @@ def curves_figure(family: Family, marks: Mapping[str, str]) -> Html:
         "Accuracy as classes arrive" if _counts_classes(family) else "Accuracy step by step",
         curves(lines, x_title=_axis_title(family), y_title=title),
         _legend(family, marks),
+        beside=True,
     )
 
 
@@ -48,15 +49,15 @@ def differences_figure(family: Family, marks: Mapping[str, str]) -> Html | None:
     ours = family.default
     if ours is None or family.headline.key == "harmonic":
         return None
-    lines = []
+    lines, named = [], []
     for each in family.entries:
         apart = _apart(each, ours)
         flat = [value for values in apart for value in values]
         # Nearer than a tenth the eye can compare; the floor would flatten all the others.
         if each is not ours and flat and min(flat) > -10:
-            lines.append(
-                Line(each.label, marks[each.label], _axis(each), apart, _loud(marks, each))
-            )
+            mark = marks[each.label]
+            lines.append(Line(each.label, mark, _axis(each), apart, _loud(marks, each)))
+            named.append(_named(each, mark, f"{sum(flat) / len(flat):+.2f}"))
     if not lines:
         return None
     return _figure(
@@ -67,7 +68,11 @@ def differences_figure(family: Family, marks: Mapping[str, str]) -> Html | None:
             y_title="points above (+) or below (−) ours, same order",
             zero=True,
         ),
-        el("p", "Of the methods that stay within 10 points.", class_="note"),
+        el(
+            "div",
+            el("ul", named, class_="legend"),
+            el("p", "Mean difference; of the methods that stay within 10 points.", class_="note"),
+        ),
     )
 
 
@@ -94,7 +99,7 @@ def ranges_figure(
         mean, reach = each.mean(key), each.spread(key)
         if mean is not None and reach is not None:
             low, high = (100 * value for value in reach)
-            said = f"{100 * mean + 0.0:.1f}"
+            said = Measure(key, "", "points", 100).said(mean)
             rows.append(Range(each.label, marks[each.label], low, 100 * mean, high, said))
     if not rows:
         return None
@@ -129,14 +134,14 @@ def cost_figure(
 
 
 def matrices(family: Family) -> Html | None:
-    """The matrix of ours beside that of the best other or the worst, the rest folded away."""
+    """The matrix of ours beside that of the method that forgets most, the rest folded away."""
     drawn = [(each, each.matrix()) for each in family.entries]
     drawn = [(each, rows) for each, rows in drawn if rows and max(map(len, rows)) > 1]
     if not drawn:
         return None
-    first = [drawn[0], drawn[-1]] if len(drawn) > 1 else drawn
-    ours = next(((e, rows) for e, rows in drawn if e is family.default), None)
-    shown = [ours, *(pair for pair in first if pair is not ours)][:2] if ours else first
+    rivals = [pair for pair in drawn if pair[0] is not family.default]
+    most = max(rivals, key=lambda pair: pair[0].mean("forgetting") or 0.0, default=None)
+    shown = [pair for pair in drawn if pair[0] is family.default or pair is most][:2]
     rest = [pair for pair in drawn if pair not in shown]
     content: list[Child] = [
         el("h3", "Task by task"),
@@ -156,13 +161,7 @@ def matrices(family: Family) -> Html | None:
 
 def _legend(family: Family, marks: Mapping[str, str]) -> Html:
     items = [
-        el(
-            "li",
-            el("i"),
-            el("span", each.label, class_="label", title=each.title),
-            el("span", family.headline.said(each.mean(family.headline.key)), class_="number"),
-            class_=marks[each.label],
-        )
+        _named(each, marks[each.label], family.headline.said(each.mean(family.headline.key)))
         for each in family.entries
     ]
     return el(
@@ -170,15 +169,14 @@ def _legend(family: Family, marks: Mapping[str, str]) -> Html:
     )
 
 
-def _figure(title: str, drawing: Html, beside: Html | None = None) -> Html:
-    legended = beside is not None and "legend" in beside
-    return el(
-        "figure",
-        el("figcaption", title),
-        drawing,
-        beside,
-        class_="figure legended" if legended else "figure",
-    )
+def _named(entry: Entry, mark: str, figure: str) -> Html:
+    name = el("span", entry.label, class_="label", title=entry.title)
+    return el("li", el("i"), name, el("span", figure, class_="number"), class_=mark)
+
+
+def _figure(title: str, drawing: Html, more: Html | None = None, *, beside: bool = False) -> Html:
+    look = "figure legended" if beside else "figure"
+    return el("figure", el("figcaption", title), drawing, more, class_=look)
 
 
 def marks_of(grouped: Sequence[Family]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retain.bench.comparing import label_of
+from retain.bench.peers import PEERS
 from retain.bench.report_data import Family, measures
 from retain.markup import Html, el, section
 
@@ -15,6 +16,8 @@ __all__ = ["broken", "environments", "methods_run", "reading"]
 _SAID = {
     "average_incremental_accuracy": "The mean, over the steps, of the accuracy on all test "
     "pictures of the classes seen so far. It is not the mean over tasks after the last task.",
+    "balanced_incremental_accuracy": "The mean, over the steps, of the mean over classes of their "
+    "accuracy: what the measure before is where every class has as many test pictures.",
     "last_accuracy": "The accuracy on all test pictures after the last step.",
     "forgetting": "For each task but the last: its best accuracy at any earlier step less its "
     "accuracy at the end; the mean of these.",
@@ -116,13 +119,14 @@ def command(run: Mapping[str, Any]) -> str:
     'retain bench run a-s0.json --method slda --seed 0'
     """
     method = run["method"]
+    name, stream = str(method["name"]), f"{run['stream']['name']}.json"
     options = "".join(
         f" --option {name}={value}" for name, value in sorted((method.get("options") or {}).items())
     )
-    return (
-        f"retain bench run {run['stream']['name']}.json --method {method['name']}"
-        f" --seed {run['seed']}{options}"
-    )
+    tail = f"--seed {run['seed']}{options}"
+    if name.partition(":")[0] in PEERS:
+        return f"python -m retain.bench.peers {stream} {name} --python ENVIRONMENT {tail}"
+    return f"retain bench run {stream} --method {name} {tail}"
 
 
 def environments(results: Sequence[Mapping[str, Any]]) -> Html:

@@ -187,7 +187,8 @@ def _table(rows: Sequence[Compared]) -> Html:
         body.append(
             el(
                 "tr",
-                el("th", f"{row.stream}, seed {row.seed}", scope="row"),
+                el("th", row.stream, scope="row"),
+                el("td", str(row.seed), class_="right"),
                 el("td", row.label),
                 el("td", first, title=", ".join(row.order)),
                 el("td", _short(row.digest), class_="digest", title=row.digest),
@@ -209,7 +210,8 @@ def _table(rows: Sequence[Compared]) -> Html:
             )
         )
     heads = [
-        ("run", False), ("method", False), ("order begins", False), ("last digest", False),
+        ("stream", False), ("seed", True), ("method", False), ("order begins", False),
+        ("last digest", False),
         ("joint digest", False), ("", False), ("steps with equal digest", True),
         ("with equal answers", True), ("last accuracy", True), ("last NLL", True),
     ]  # fmt: skip

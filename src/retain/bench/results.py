@@ -42,6 +42,7 @@ Result = Mapping[str, Any]
 
 METRICS: Final = (
     "average_incremental_accuracy",
+    "balanced_incremental_accuracy",
     "last_accuracy",
     "forgetting",
     "backward_transfer",

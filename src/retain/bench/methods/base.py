@@ -175,7 +175,7 @@ class Memory:
     def among(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Those of the pictures [n, d] that are kept."""
         kept = [row in self._rows for row in _rows(features)]
-        return features[np.array(kept, bool)]
+        return np.asarray(features[np.array(kept, bool)], np.float32)
 
     @property
     def features(self) -> NDArray[np.float32]:

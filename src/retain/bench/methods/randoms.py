@@ -38,8 +38,8 @@ class RanPAC(Method):
     answers are argmax of h(G + λI)⁻¹Q. Features are not normalised in the paper; `normalise` does.
 
     Deviations: no first phase, since the backbone is frozen; λ from one eigendecomposition in
-    place of 17 solves; Cholesky in place of LU, with ten times λ where that fails, as it does
-    for a λ below what float32 can tell from zero; a lesson of one picture keeps the λ before it,
+    place of 17 solves; Cholesky in place of LU, with a larger λ where float32 cannot tell it from
+    zero (there the code's LU gives noise); a lesson of one picture keeps the λ before it,
     at first 1. Outputs are no probabilities: see `Method.calibrated`.
     """
 

@@ -63,7 +63,10 @@ def one_hot(where: NDArray[np.intp], count: int) -> Floats:
 def solve_ridge(
     gram: NDArray[np.floating], cross: NDArray[np.floating], ridge: float
 ) -> NDArray[np.floating]:
-    """(G + λI)⁻¹ Q, by Cholesky; with ten times λ, and so on, until G + λI can be factored.
+    """(G + λI)⁻¹ Q, by Cholesky.
+
+    A λ that rounding cannot tell from zero is raised to where it can, and by tens from there until
+    G + λI can be factored.
 
     Args:
         gram: G, [m, m], of which the lower half is read.
@@ -73,6 +76,7 @@ def solve_ridge(
     >>> solve_ridge(np.eye(2), np.ones((2, 1)), 1.0).ravel()
     array([0.5, 0.5])
     """
+    ridge = max(ridge, float(np.finfo(gram.dtype).eps * np.diag(gram).mean()))
     while True:
         loaded = gram.copy(order="F")
         loaded[np.diag_indices_from(loaded)] += ridge

@@ -18,8 +18,8 @@ __all__ = ["RiverSoftmax"]
 class RiverSoftmax(Method):
     """River's SoftmaxRegression, one picture at a time, as a stream is learned with River.
 
-    Its optimiser is SGD, and `rate` its learning rate: River's default, 0.01, is for standardised
-    features; of length one they need more. Learning is River's own code, features as dictionaries.
+    Its optimiser is SGD, and `rate` its learning rate, by default River's own. Learning is River's
+    code, with unit features as dictionaries.
 
     Deviations: answers are computed from its weights in one matrix product, which gives what its
     `predict_proba_one` gives one by one, in a thousandth of the time.
@@ -29,7 +29,7 @@ class RiverSoftmax(Method):
     source = "River, linear_model.SoftmaxRegression"
     keeps = "the layer"
 
-    def __init__(self, dimension: int, seed: int, workdir: Path, *, rate: float = 1.0) -> None:
+    def __init__(self, dimension: int, seed: int, workdir: Path, *, rate: float = 0.01) -> None:
         super().__init__(dimension, seed, workdir)
         try:
             linear_model = import_module("river.linear_model")

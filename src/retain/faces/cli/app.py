@@ -89,17 +89,17 @@ COMMANDS: Final = (
         "bench stream",
         bench.stream,
         JUDGE,
-        "retain bench stream photos/ --kind class-incremental --option first=2 --option step=2",
+        "retain bench stream photos/ -o first=2 -o step=2",
     ),
     Command(
         "bench run",
         bench.run,
         JUDGE,
-        "retain bench run streams/*.json --pool photos/ --method retain --method slda",
+        "retain bench run streams/*.json --pool photos/ --method all",
     ),
     Command("bench compare", bench.compare, JUDGE, "retain bench compare results/"),
     Command("bench report", bench.report, JUDGE, "retain bench report results/ --open"),
-    Command("bench methods", bench.methods, JUDGE, "retain bench methods"),
+    Command("bench methods", bench.methods, JUDGE, "retain bench methods --json"),
     Command("demo", demo, TRY, "retain demo --open"),
 )
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retain.faces.cli.bench_figures import LONG, SHORT, cell, headings
+from retain.faces.cli.bench_figures import shown as figure
 from retain.faces.cli.common import Json
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, emit_json, line, note, table
@@ -17,7 +19,6 @@ from retain.faces.text import clean, counted
 
 if TYPE_CHECKING:
     from retain.bench import Event, Job
-    from retain.bench.comparing import Row
 
 __all__ = ["compare", "methods", "report", "run", "stream"]
 
@@ -148,13 +149,13 @@ def run(
         )
     else:
         table(
-            [Column("stream"), Column("method"), Column("status"), *_headings(SHORT)],
+            [Column("stream"), Column("method"), Column("status"), *headings(SHORT)],
             (
                 (
                     end.job.stream.stem,
                     end.job.method,
                     end.state,
-                    *(_shown(name, end.result.get(name)) for name in SHORT),
+                    *(figure(name, end.result.get(name)) for name in SHORT),
                 )
                 for end in ends
             ),
@@ -187,9 +188,9 @@ def compare(
         shown = tuple(dict.fromkeys([each.by, *LONG]))
         shown = tuple(name for name in shown if any(name in row.values for row in each.rows))
         table(
-            [Column("method"), Column("seeds", right=True), *_headings(shown)],
+            [Column("method"), Column("seeds", right=True), *headings(shown)],
             (
-                (row.method, len(row.seeds) or "–", *(_cell(row, name) for name in shown))
+                (row.method, len(row.seeds) or "–", *(cell(row, name) for name in shown))
                 for row in each.rows
             ),
             title=each.family,
@@ -358,65 +359,6 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
-
-
-# -- numbers for people ------------------------------------------------------------------------
-
-SHORT = ("average_incremental_accuracy", "last_accuracy", "harmonic", "wall_s_per_update")
-LONG = (
-    "average_incremental_accuracy",
-    "last_accuracy",
-    "harmonic",
-    "forgetting",
-    "intransigence",
-    "recency_bias",
-    "negative_flips_per_update",
-    "ece",
-    "auroc_unseen",
-    "wall_s_per_update",
-    "peak_memory_bytes",
-    "stored_bytes",
-)
-HEADINGS = {
-    "average_incremental_accuracy": "average %",
-    "last_accuracy": "last %",
-    "harmonic": "harmonic %",
-    "forgetting": "forgetting",
-    "intransigence": "intransig.",
-    "recency_bias": "recency",
-    "negative_flips_per_update": "got worse",
-    "ece": "ECE %",
-    "auroc_unseen": "AUROC %",
-    "wall_s_per_update": "s/update",
-    "peak_memory_bytes": "peak MB",
-    "stored_bytes": "stored MB",
-}
-
-
-def _headings(names: Sequence[str]) -> list[Column]:
-    return [Column(HEADINGS.get(name, name.replace("_", " ")), right=True) for name in names]
-
-
-def _shown(name: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if name.endswith("_bytes"):
-        return f"{value / 1e6:,.1f}"
-    if name.endswith("_s_per_update"):
-        return f"{value:.4f}"
-    if name == "nll":
-        return f"{value:.3f}"
-    if name == "negative_flips_per_update":
-        return f"{value:.2f}"
-    return f"{100 * value:.2f}"
-
-
-def _cell(row: Row, name: str) -> str:
-    found = row.values.get(name)
-    if found is None:
-        return "–"
-    mark = "*" if found.as_good else "†" if row.hindsight else " "
-    return f"{_shown(name, found.mean)}{mark}"
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +69,14 @@ def adopt(
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Match weights by their order, not their names.")
     ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE",
+            help="Of its input in pixels, 160 or 160x192 (high by wide): for a network by name "
+            "that was trained at another size than the library's, or an ONNX file that takes any.",
+        ),
+    ] = None,
     shorter: Annotated[
         int | None, typer.Option(min=1, help="Scale the shorter side to this, then crop.")
     ] = None,
@@ -111,6 +120,7 @@ def adopt(
             model,
             weights=weights,
             match="order" if in_order else "names",
+            size=_pixels(size),
             labels=labels,
             preprocess=preprocess,
             overrides=overrides,
@@ -363,6 +373,15 @@ def explain(
         line(f"where in the picture it lies cannot be told: {clean(found.note)}")
     if html is not None:
         line(f"page: {clean(html)}")
+
+
+def _pixels(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,4})(?:[x×]([1-9][0-9]{0,4}))?", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"--size is {text!r}; give pixels, such as 160 or 160x192")
+    return (int(found[1]), int(found[2])) if found[2] else int(found[1])
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:
