@@ -1,12 +1,12 @@
 """Every class-incremental method, and the laws that all of them keep."""
 
+import contextlib
 import dataclasses
 
 import pytest
 
 torch = pytest.importorskip("torch")
-
-import contextlib
+pytest.importorskip("accelerate")
 
 from retain.errors import BadOption  # noqa: E402
 from retain.train.inference import evaluate  # noqa: E402
@@ -211,8 +211,9 @@ def test_a_lesson_that_was_killed_goes_on(name, tmp_path):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_what_is_easy_is_learned(name):
-    recipe = dataclasses.replace(RECIPE, epochs=25)
-    method = quick(name)
+    recipe = dataclasses.replace(RECIPE, epochs=40)
+    # Of eight features none is spare: held as firmly as sixty-four bear, they learn nothing new.
+    method = quick(name, **({"strength": 0.1} if name == "lucir" else {}))
     options = {"memory": Memory(Budget(total=30))}
     state = taught(method, ("abc",), recipe, **options)
     data = pictures("abc", 10, seed=77)

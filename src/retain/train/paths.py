@@ -16,6 +16,7 @@ from retain.train.data import Data
 from retain.train.growing import Growing
 from retain.train.importance import fisher
 from retain.train.needs import Later
+from retain.train.recipe import Recipe
 from retain.train.terms import Step, Term, WeightPenalty
 
 __all__ = ["PathIntegral", "RiemannianWalk", "penalty"]
@@ -23,11 +24,27 @@ __all__ = ["PathIntegral", "RiemannianWalk", "penalty"]
 torch: Final = Later("torch", "training a network")
 
 
-def penalty(before: Growing, importance: Mapping[str, Any], strength: float) -> WeightPenalty:
-    """Strength · Σ Ω (θ − θ*)² about the weights of a network, without the ½ of `WeightPenalty`."""
+def penalty(
+    before: Growing, importance: Mapping[str, Any], strength: float, recipe: Recipe
+) -> WeightPenalty:
+    """½ · strength · Σ Ω (θ − θ*)² about the weights of a network.
+
+    Where a step of gradient descent would overshoot, which with strength · Ω · rate > 1 it does, Ω
+    is cut there: such a weight is held as fast as a step can, and the loss does not run away.
+
+    Args:
+        before: the network whose weights are θ*.
+        importance: Ω by the names of parameters.
+        strength: λ; twice the number of papers that have no ½.
+        recipe: whose rate it is; of its optimisers Adam and its kin divide by the size of the
+            gradient, so that nothing need be cut.
+    """
     weights = dict(before.module.named_parameters())
     reference = {name: weights[name].detach().clone() for name in importance}
-    return WeightPenalty(reference, importance, 2 * strength)
+    if recipe.optimiser == "sgd" and strength > 0:
+        most = 1 / (strength * recipe.rate)
+        importance = {name: each.clamp(max=most) for name, each in importance.items()}
+    return WeightPenalty(reference, importance, strength)
 
 
 @final

@@ -13,8 +13,9 @@ from typing import Any, final
 from retain.train.growing import Growing
 from retain.train.importance import Labels, fisher
 from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.paths import penalty
 from retain.train.plan import Plan
-from retain.train.terms import CrossEntropy, Term, WeightPenalty
+from retain.train.terms import CrossEntropy, Term
 
 __all__ = ["EWC"]
 
@@ -43,9 +44,7 @@ class EWC(Method):
         among = lesson.competing(lesson.fresh)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.carried:
-            reference = dict(lesson.before.module.named_parameters())
-            held = {name: reference[name].detach().clone() for name in lesson.carried}
-            terms.append(WeightPenalty(held, lesson.carried, self.strength))
+            terms.append(penalty(lesson.before, lesson.carried, self.strength, lesson.recipe))
         yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
         return None
 
@@ -57,7 +56,7 @@ class EWC(Method):
             lesson.recipe.views,
             labels=self.labels,
             most=self.pictures,
-            seed=lesson.recipe.seed + lesson.number,
+            seed=lesson.seed("importance"),
         )
         for name, older in lesson.carried.items():
             found[name] = found[name] + self.decay * older

@@ -45,7 +45,7 @@ class MAS(Method):
         among = lesson.competing(lesson.fresh)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.before.classes and lesson.carried:
-            terms.append(penalty(lesson.before, lesson.carried, self.strength))
+            terms.append(penalty(lesson.before, lesson.carried, 2 * self.strength, lesson.recipe))
         yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
         return None
 

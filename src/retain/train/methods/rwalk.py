@@ -54,7 +54,7 @@ class RWalk(Method):
             information = _normal(unprefixed(lesson.carried, "fisher."))
             scores = _normal(unprefixed(lesson.carried, "score."))
             both = {n: information[n] + scores.get(n, 0.0) for n in information if n in weights}
-            held = penalty(lesson.before, both, self.strength)
+            held = penalty(lesson.before, both, 2 * self.strength, lesson.recipe)
         walk = RiemannianWalk(PathIntegral(held), self.every, self.decay, self.damping)
         walk.information = unprefixed(lesson.carried, "fisher.")
         terms = [CrossEntropy(among), walk]

@@ -39,7 +39,7 @@ class SI(Method):
         """One phase."""
         among = lesson.competing(lesson.fresh)
         held = (
-            penalty(lesson.before, lesson.carried, self.strength)
+            penalty(lesson.before, lesson.carried, 2 * self.strength, lesson.recipe)
             if lesson.before.classes and lesson.carried
             else None
         )
