@@ -150,7 +150,7 @@ class RiemannianWalk(Term):
         found = fisher(step.model, Data(step.pictures.detach(), labels), Views(), labels="true")
         _agree(found)
         for name, new in found.items():
-            old = self.information.get(name, new)
+            old = self.information.get(name, new).to(new.device)
             self.information[name] = self.decay * new + (1 - self.decay) * old
         weights = step.model.module.named_parameters()
         self._origin = {name: each.detach().clone() for name, each in weights}

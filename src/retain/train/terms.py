@@ -168,7 +168,8 @@ class Distillation(Term):
             multiplies by T², LwF does not: so it is left to `strength`.
         strength: what it is multiplied by.
         groups: each group of classes that arrived together has a softmax of its own, as in EEIL and
-            in LwF with several old tasks; or all old classes have one.
+            in LwF with several old tasks; or all old classes have one. A softmax over one class
+            says nothing: a class that arrived alone is asked with the group before it.
     """
 
     old: Growing
@@ -184,15 +185,30 @@ class Distillation(Term):
         """See `Term`."""
         before, now = step.of(self.old).logits.float(), step.output.logits.float()
         total = now.new_zeros(())
-        for group in self.old.groups if self.groups else (self.old.classes,):
+        for group in _compared(self.old.groups) if self.groups else (self.old.classes,):
             if len(group) < 2:
-                continue  # a softmax over one class says nothing
+                continue
             wanted = before[:, self.old.positions(group).to(now.device)] / self.temperature
             found = now[:, step.model.positions(group).to(now.device)] / self.temperature
             total = total + torch.nn.functional.kl_div(
                 found.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
             )
         return self.strength * total
+
+
+def _compared(groups: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The groups, one of a single class joined with the one before it.
+
+    >>> _compared([("a",), ("b",), ("c", "d"), ("e",)])
+    [('a', 'b'), ('c', 'd', 'e')]
+    """
+    result: list[tuple[str, ...]] = []
+    for group in groups:
+        if result and 1 in (len(group), len(result[-1])):
+            result[-1] = (*result[-1], *group)
+        else:
+            result.append(group)
+    return result
 
 
 @final

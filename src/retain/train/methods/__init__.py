@@ -96,7 +96,7 @@ def options_of(name: str) -> dict[str, Any]:
         BadOption: if there is no such method.
 
     >>> options_of("der++")
-    {'alpha': 0.3, 'beta': 0.5}
+    {'alpha': 0.2, 'beta': 0.5}
     """
     if name not in REGISTRY:
         raise BadOption(f"there is no method {name!r}; choose from {', '.join(REGISTRY)}")

@@ -25,13 +25,17 @@ __all__ = ["EWC"]
 class EWC(Method):
     """Cross-entropy over what arrives, and a quadratic penalty weighted by Fisher information.
 
+    Deviations: one penalty about the last weights (Huszár), not one for each lesson; importance is
+    cut where a step would overshoot (see `penalty`); one head grows, and only the classes that
+    arrive compete while it learns, where the paper's tasks share all their classes.
+
     Attributes:
-        strength: λ of equation 3. It has no value that fits every network; 5,000 is where Masana
-            2020 begins its search.
+        strength: λ of equation 3. It has no value that fits every network; 5,000 is the
+            default of Masana 2020's toolbox.
         decay: γ, what the older importance is multiplied by with each lesson: 1 adds them up
             (Huszár), less forgets slowly (online EWC, where it is below 1).
         labels: the likelihood whose Fisher information is meant; see `Labels`.
-        pictures: how many of a lesson it is measured on; None for all.
+        pictures: how many of a lesson it is measured on; None for all. 1,000 is ours.
     """
 
     strength: float = 5000.0

@@ -23,7 +23,7 @@ torch: Final = Later("torch", "training a network")
 @final
 @dataclass(frozen=True, eq=False, slots=True)
 class Attention(Term):
-    """The distance of attention maps from those of an older network (equation 5).
+    """The distance of attention maps from those of an older network (§4).
 
     A map is Grad-CAM of the old class that the old network finds likeliest, for both networks,
     brought to Euclidean length 1; the distance is the sum of absolute differences, a mean over the
@@ -142,9 +142,10 @@ def last_maps(model: Growing, pictures: Any) -> str:
 @final
 @dataclass(frozen=True, slots=True)
 class LwM(Method):
-    """Cross-entropy over what arrives, β·distillation, γ·attention (equation 6); nothing is kept.
+    """Cross-entropy over what arrives, β·distillation, γ·attention (§4); nothing is kept.
 
-    The paper gives neither β nor γ; 1 and 1 are where Masana 2020 begins.
+    The paper gives neither β nor γ; 1 and 1 are the defaults of Masana 2020's toolbox. Deviation:
+    one head grows, and only the classes that arrive compete.
 
     Attributes:
         beta: β.

@@ -28,7 +28,8 @@ class MAS(Method):
     """Cross-entropy over what arrives, and λ·Σ Ω (θ − θ*)² (equation 3).
 
     Ω is the mean over pictures of |∂‖F(x)‖²/∂θ| (equation 2 and §4.1, global version), picture by
-    picture, in evaluation mode.
+    picture, in evaluation mode. Deviations: Ω is cut where a step would overshoot (see `penalty`);
+    one head grows instead of one for each task, so that only the classes that arrive compete.
 
     Attributes:
         strength: λ; 1, as in the authors' published code.

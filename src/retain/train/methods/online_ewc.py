@@ -22,6 +22,8 @@ __all__ = ["OnlineEWC"]
 class OnlineEWC(Method):
     """`EWC` with one Fisher information, of which γ is left after each lesson.
 
+    Deviation: the information of a lesson is not brought to a common scale before it is added.
+
     Attributes:
         strength: λ, as in `EWC`.
         decay: γ < 1. The paper chooses it for each experiment; 0.95 is ours.

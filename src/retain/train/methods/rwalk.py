@@ -30,8 +30,9 @@ class RWalk(Method):
     F is the running Fisher information (equation 10), s the scores (equations 6 and 7), the mean of
     those so far and those of the lesson. Both are brought to 0…1 over all weights, as the authors'
     published code does. Deviations: F is taken picture by picture, from the first batch of each
-    stretch, where their code squares the mean gradient of every batch; no exemplars, which §4.2
-    adds (the choices ``"entropy"`` and ``"distance"`` of `Memory` are from there).
+    stretch, where their code squares the mean gradient of every batch; the
+    sum is cut where a step would overshoot (see `penalty`); no exemplars, which §4.2 adds (the
+    choices ``"entropy"`` and ``"distance"`` of `Memory` are from there).
 
     Attributes:
         strength: λ; 1, within the 0.1 to 10 that their code chooses among.
