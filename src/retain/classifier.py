@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, final
 
-from retain import correcting, rules, teaching, unlearning
+from retain import correcting, rules, teaching, training, unlearning
 from retain.reader import Reader
 from retain.values import (
     Budgets,
@@ -218,6 +218,67 @@ class Classifier(Reader):
             CannotUndo: if it is a `forget`, is undone already, or nothing is left of it.
         """
         return unlearning.undo(self._session, event, force=force, dry_run=dry_run)
+
+    def adapt(
+        self,
+        plan: Any = None,
+        *,
+        recipe: Any = None,
+        size: int | None = None,
+        held_out: float = 0.1,
+        module: Any = None,
+        force: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Update:
+        """Let the extractor itself learn from the remembered pictures, and use it if that pays.
+
+        It begins with the network that the classifier was made with. The classifier answers and
+        learns as before while this runs; at the end all pictures are seen anew, and the gate judges
+        by those that were held out. Killed and called again, it goes on where it was. Needs the
+        extra ``train``.
+
+        Args:
+            plan: which layers learn: a name in `retain.train.PRESETS` or a `retain.train.Plan`;
+                by default all of them.
+            recipe: how, a `retain.train.Recipe`; by default `retain.train.transfer`.
+            size: of the pictures in pixels, where it is to be another than now.
+            held_out: the share of every class that judges and is not learned from.
+            module: for a network of a class of your own, one of it.
+            force: use it even if the gate refuses.
+            dry_run: train, and only say what would happen.
+            progress: called as ``progress(done, total)``, first in pictures of the training.
+
+        Raises:
+            BadOption: if there is too little to learn from, or something does not fit.
+            GateRefused: if it would cost more than the budgets allow; the same call with `force`
+                trains nothing again.
+            Locked: if another process adapts.
+            MissingExtra: if PyTorch is not installed.
+        """
+        made = training.course(
+            self._session, plan=plan, recipe=recipe, size=size, held_out=held_out, module=module
+        )
+        return training.adapt(self._session, made, force=force, dry_run=dry_run, progress=progress)
+
+    def layers(
+        self, plan: Any = None, *, size: int | None = None, module: Any = None
+    ) -> tuple[Any, ...]:
+        """The layers of the network from the input to the head, and what `adapt` would do to each.
+
+        Args:
+            plan: as `adapt` takes it.
+            size: likewise.
+            module: likewise.
+
+        Returns:
+            One `retain.train.plan.Row` for each.
+
+        Raises:
+            BadOption, MissingExtra: as `adapt`.
+        """
+        made = training.course(self._session, plan=plan, size=size, module=module)
+        return made.plan.describe(made.model)
 
     def gate(self, **values: float) -> Budgets:
         """What a change may cost before it is refused; with arguments, set it.

@@ -1,13 +1,13 @@
 """`adapt`: the extractor itself learns, from the pictures that are remembered, as a candidate.
 
-A network is trained on a snapshot while the classifier goes on answering and learning; then it takes
-the extractor's place by `adapting.replace`, if the gate agrees. A part of every class is held out of
-the training, and these pictures alone judge: those that a network was trained with speak for it
-anyhow. Nothing is distilled and no feature is carried over, for all pictures are seen anew.
+A network is trained on a snapshot while the classifier goes on answering and learning; then it
+takes the extractor's place by `adapting.replace`, if the gate agrees. A part of every class is held
+out of the training, and these pictures alone judge: those that a network was trained with speak for
+it anyhow. Nothing is distilled and no feature is carried over, for all pictures are seen anew.
 
-Every training begins with the network that the classifier was made with, not with what an earlier one
-left: so only the pictures that are remembered now have a part in it, the result does not depend on
-what was trained before, and training again is what erases a forgotten picture from an extractor.
+Every training begins with the network that the classifier was made with, not with what an earlier
+one left: so only the pictures that are remembered now have a part in it, the result does not depend
+on what was trained before, and training again is what erases a forgotten picture from an extractor.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -45,6 +46,9 @@ __all__ = ["Course", "adapt", "course"]
 
 # Prepared pictures are kept in memory up to so many bytes; beyond, they are read in every epoch.
 _IN_MEMORY: Final = 3 << 30
+
+# Label smoothing (Szegedy 2016, §7).
+_SMOOTHING: Final = 0.1
 
 # Classes of fewer pictures hold none out.
 _ENOUGH: Final = 5
@@ -102,12 +106,17 @@ def course(
 
     if session.store.manifest.memory != "images":
         raise BadOption(
-            "this classifier keeps features and no pictures (memory 'features'), so there is nothing "
-            "to train with; make one that keeps pictures (retain init NAME --memory images)"
+            "this classifier keeps features and no pictures (memory 'features'), so there is "
+            "nothing to train with; make one that keeps pictures (retain init NAME --memory images)"
         )
     if not 0 <= held_out < 1:
         raise BadOption(f"held_out is {held_out}; give a share from 0 up to 1")
-    chosen = plan if isinstance(plan, train.Plan) else train.Plan.preset(plan or "full")
+    # Statistics of a batch of few pictures are worse than those that the network came with.
+    chosen = (
+        plan
+        if isinstance(plan, train.Plan)
+        else train.Plan.preset(plan or "full", batchnorm="frozen")
+    )
     own = recipe or train.transfer()
     store = session.store
     era = eras.founding(store.manifest)
@@ -191,6 +200,7 @@ def adapt(
             _data(session, course),
             course.recipe,
             plan=course.plan,
+            terms=[train.CrossEntropy(smoothing=_SMOOTHING)],
             folder=folder,
             progress=progress,
         )
@@ -255,9 +265,7 @@ class _Remembered:
     def __init__(self, session: Session, images: Sequence[str], rule: Preprocess) -> None:
         self._session, self._images = session, images
         zeros, ones = (0.0,) * rule.channels, (1.0,) * rule.channels
-        self._rule = replace(
-            rule, scale=1.0, mean=zeros, std=ones, dtype="uint8", layout="NCHW"
-        )
+        self._rule = replace(rule, scale=1.0, mean=zeros, std=ones, dtype="uint8", layout="NCHW")
 
     def __len__(self) -> int:
         return len(self._images)
@@ -297,17 +305,20 @@ def _files(
 
     plain, rule = model.plain(), course.rule
     exported = train.export_module(plain, (rule.height, rule.width), channels=rule.channels)
-    found = adopted_from(
-        exported.onnx, labels=list(model.classes), preprocess=replace(rule, layout="NCHW")
-    )
     era = eras.founding(session.store.manifest)
-    theirs = kept(session.store.folder(era), _onnx(session, era))
+    founding = session.eyes_of(era).extractor
+    assert isinstance(founding, OnnxExtractor)
+    with TemporaryDirectory() as folder:
+        graph = Path(folder) / "adapted.onnx"
+        graph.write_bytes(exported.onnx)
+        found = adopted_from(graph, labels=list(model.classes), rule=rule)
+    theirs = kept(session.store.folder(era), founding)
     files: dict[str, bytes | Path] = {
         **found.files,
         train.FILE: train.kept_again(theirs, plain, len(model.classes)),
     }
     description = json.loads(bytes(found.files[DESCRIPTION]))
-    description["name"] = f"{_onnx(session, era).name}, adapted"
+    description["name"] = f"{founding.name}, adapted"
     if course.power != 1.0:
         description["power"] = course.power
     files[DESCRIPTION] = (json.dumps(description, indent=2) + "\n").encode()
@@ -317,9 +328,3 @@ def _files(
     rows = [model.classes.index(label) for label in start.classes]
     layer: Layer = (tuple(start.classes), found.weights[rows], found.bias[rows], None)
     return files, layer
-
-
-def _onnx(session: Session, era: Any) -> OnnxExtractor:
-    extractor = session.eyes_of(era).extractor
-    assert isinstance(extractor, OnnxExtractor)
-    return extractor

@@ -18,14 +18,21 @@ from retain.train.data import Data
 from retain.train.exporting import Exported, export, export_module, to_onnx
 from retain.train.growing import Growing, growing
 from retain.train.huggingface import build_folder, read_folder
-from retain.train.keeping import FILE, folded
+from retain.train.keeping import FILE, folded, kept_again
 from retain.train.lessons import Memory, Method, Taught, teach
 from retain.train.loop import Fitted, fit
 from retain.train.plan import PRESETS, Plan, Rule
-from retain.train.recipe import Averaging, Recipe
+from retain.train.recipe import Averaging, Recipe, transfer
 from retain.train.rehearsal import Budget
-from retain.train.retained import load_exported, rebuilt, runner, torch_file
+from retain.train.retained import (
+    load_exported,
+    rebuilt,
+    rebuilt_network,
+    runner,
+    torch_file,
+)
 from retain.train.sizes import resized
+from retain.train.terms import CrossEntropy
 from retain.train.weights import State, read_state
 
 __all__ = [
@@ -34,6 +41,7 @@ __all__ = [
     "Augment",
     "Averaging",
     "Budget",
+    "CrossEntropy",
     "Data",
     "Exported",
     "Fitted",
@@ -55,14 +63,17 @@ __all__ = [
     "fit",
     "folded",
     "growing",
+    "kept_again",
     "load_exported",
     "loaded",
     "read_folder",
     "read_state",
     "rebuilt",
+    "rebuilt_network",
     "resized",
     "runner",
     "teach",
     "to_onnx",
     "torch_file",
+    "transfer",
 ]

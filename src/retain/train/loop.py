@@ -30,6 +30,7 @@ from retain.train.inference import Judged, evaluate
 from retain.train.laid import Laid
 from retain.train.needs import Later
 from retain.train.plan import Plan, Row
+from retain.train.memory import quick
 from retain.train.processes import accelerator, agree, drawn_from, own_randomness, summed
 from retain.train.recipe import Recipe, optimiser
 from retain.train.sampling import batches, order
@@ -142,7 +143,9 @@ class _Run:
         self.targets = model.positions(data.labels)
         self.helper = accelerator(recipe.precision, recipe.device)
         twin = model.copy()
-        twin.module.to(self.helper.device)
+        quick()
+        # Convolutions are two to three times as fast so, on the CPU too.
+        twin.module.to(self.helper.device, memory_format=torch.channels_last)
         self.laid = Laid(plan, twin, seed=recipe.seed, epochs=recipe.epochs)
         self.model = twin
         groups = self.laid.groups(recipe.weight_decay)
@@ -174,7 +177,7 @@ class _Run:
             shown.close()
         notes = (shown.note,) if shown is not None and shown.note else ()
         finished = self.laid.finish()
-        finished.module.to("cpu")
+        finished.module.to("cpu", memory_format=torch.contiguous_format)
         return Fitted(finished, self.laid.rows, tuple(self.history), self.best_epoch, notes)
 
     def _epoch(self, reader: ThreadPoolExecutor, progress: Progress | None) -> None:

@@ -10,9 +10,9 @@ from retain.errors import BadOption
 from retain.train.augment import PLAIN, Augment, Views
 from retain.train.needs import Later
 from retain.train.sampling import Sampling
-from retain.train.schedules import Constant, Schedule
+from retain.train.schedules import Constant, OneCycle, Schedule
 
-__all__ = ["Averaging", "Optimiser", "Precision", "Recipe", "optimiser"]
+__all__ = ["Averaging", "Optimiser", "Precision", "Recipe", "optimiser", "transfer"]
 
 torch: Final = Later("torch", "training a network")
 
@@ -131,6 +131,30 @@ class Recipe:
             raise BadOption(f"patience is {self.patience}; give 1 epoch or more, or None")
         if self.nesterov and not (self.optimiser == "sgd" and self.momentum > 0):
             raise BadOption("nesterov is a way of SGD's momentum; give optimiser sgd and momentum")
+
+
+def transfer(**changes: Any) -> Recipe:
+    """The recipe of ``retain adapt`` for a network that was trained on other pictures before.
+
+    Args:
+        **changes: of single attributes.
+
+    Raises:
+        BadOption: if a value is impossible.
+
+    >>> transfer(epochs=3).epochs
+    3
+    """
+    given: dict[str, Any] = {
+        "epochs": 8,
+        "batch": 32,
+        "rate": 0.01,
+        "weight_decay": 1e-4,
+        "schedule": OneCycle(),
+        "clip": 1.0,
+        "augment": Augment(flip=True, area=0.35),
+    }
+    return Recipe(**{**given, **changes})
 
 
 def optimiser(recipe: Recipe, groups: list[dict[str, Any]]) -> Any:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from retain.faces.cli import ask, bench, hand, own, teach
+from retain.faces.cli import adapting, ask, bench, hand, own, teach
 from retain.faces.cli.failures import guarded, told
 from retain.faces.cli.output import line
 from retain.faces.cli.progress import progress
@@ -62,6 +62,7 @@ COMMANDS: Final = (
     Command("correct", teach.correct, TEACH, "retain correct shop photos/new/17.jpg mug"),
     Command("forget", teach.forget, TEACH, "retain forget shop --label mug"),
     Command("undo", teach.undo, TEACH, "retain undo shop"),
+    Command("adapt", adapting.adapt, TEACH, "retain adapt shop --preset last-block --epochs 5"),
     Command("predict", ask.predict, ASK, "retain predict shop new/*.jpg --top 3"),
     Command("evaluate", ask.evaluate, ASK, "retain evaluate shop test/ --html report.html"),
     Command("log", ask.log, ASK, "retain log shop -n 10"),

@@ -1,0 +1,184 @@
+"""The command that trains: adapt."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from retain.faces.cli.common import DryRun, Force, Json, Name, answered, opened
+from retain.faces.cli.output import Column, emit_json, line, table
+from retain.faces.cli.progress import progress
+from retain.faces.cli.telling import headline, told_changes, told_verdict
+from retain.faces.text import clean, counted
+
+if TYPE_CHECKING:
+    from retain.train import Recipe
+
+__all__ = ["adapt"]
+
+
+class Preset(enum.StrEnum):
+    """Plans, as `retain.train.PRESETS` has them."""
+
+    feature_extraction = "feature-extraction"
+    head = "head"
+    last_block = "last-block"
+    gradual_unfreezing = "gradual-unfreezing"
+    full = "full"
+    lora = "lora"
+    from_scratch = "from-scratch"
+
+
+class BatchNorm(enum.StrEnum):
+    """What becomes of batch normalisations."""
+
+    frozen = "frozen"
+    trained = "trained"
+
+
+class Decay(enum.StrEnum):
+    """How the rate moves."""
+
+    one_cycle = "one-cycle"
+    constant = "constant"
+    cosine = "cosine"
+    exponential = "exponential"
+    step = "step"
+
+
+def adapt(
+    name: Name,
+    preset: Annotated[Preset, typer.Option(help="Which layers learn.")] = Preset.full,
+    last: Annotated[
+        int | None, typer.Option(min=0, help="Only so many of the last blocks learn.")
+    ] = None,
+    copy_first: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="So many of the first blocks are copied and kept; the rest begins anew."
+        ),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Layers or blocks that keep still; may be repeated."),
+    ] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Those that learn; may be repeated."),
+    ] = None,
+    reinit: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Those that begin anew; may be repeated."),
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Times through all pictures.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    schedule: Annotated[Decay | None, typer.Option(help="How the rate moves.")] = None,
+    layer_decay: Annotated[
+        float | None, typer.Option(help="What the rate is multiplied by, with each block down.")
+    ] = None,
+    head_rate: Annotated[
+        float | None, typer.Option(help="What the rate of the head is multiplied by.")
+    ] = None,
+    batchnorm: Annotated[
+        BatchNorm, typer.Option(help="Whether the statistics of batches count anew.")
+    ] = BatchNorm.frozen,
+    optimiser: Annotated[str | None, typer.Option(help="sgd, adam, adamw or rmsprop.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Pictures to one step.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Another input size, in pixels.")] = None,
+    held_out: Annotated[
+        float, typer.Option(min=0, max=0.9, help="The share of every class that judges.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only show the layers: what learns, at which rate.")
+    ] = False,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let the feature extractor itself learn, and use it if that pays."""
+    from retain import train
+
+    given: dict[str, Any] = {"last": last, "copy_first": copy_first}
+    given |= {"layer_decay": layer_decay, "head_rate": head_rate, "batchnorm": batchnorm.value}
+    rules = [train.Rule(pattern, "frozen") for pattern in freeze or []]
+    rules += [train.Rule(pattern, "fine-tuned") for pattern in tune or []]
+    rules += [train.Rule(pattern, "re-initialised") for pattern in reinit or []]
+    chosen = train.Plan.preset(preset.value, **_said(given), rules=tuple(rules))
+    more = {"epochs": epochs, "rate": rate, "batch": batch, "optimiser": optimiser}
+    recipe = train.transfer(**_said(more), **_schedule(schedule), seed=seed)
+    with opened(name) as shop:
+        if plan:
+            _layers(shop.layers(chosen, size=size), recipe, as_json=as_json)
+            return
+        with progress("training", quiet=as_json) as tick:
+            update = shop.adapt(
+                chosen,
+                recipe=recipe,
+                size=size,
+                held_out=held_out,
+                force=force,
+                dry_run=dry_run,
+                progress=tick,
+            )
+    if not answered(update, as_json=as_json):
+        headline(update, dry_run=dry_run)
+        told_verdict(update.verdict, always=True)
+        told_changes(update)
+        if update.event is not None:
+            line(f"to have the extractor before again: retain undo {clean(name)} {update.event}")
+
+
+def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
+    """The table of layers."""
+    if as_json:
+        emit_json([asdict(row) for row in rows])
+        return
+    table(
+        [
+            Column("block"),
+            Column("layer"),
+            Column("kind"),
+            Column("parameters", right=True),
+            Column("learn", right=True),
+            Column("state"),
+            Column("rate", right=True),
+        ],
+        (
+            (
+                clean(row.block),
+                clean(row.layer),
+                row.kind,
+                f"{row.parameters:,}",
+                f"{row.learning:,}",
+                row.state or "",
+                f"{recipe.rate * row.rate:.2g}" if row.rate else "–",
+            )
+            for row in rows
+        ),
+    )
+    every, learning = (sum(getattr(row, key) for row in rows) for key in ("parameters", "learning"))
+    line(f"{learning:,} of {every:,} parameters learn, in {counted(recipe.epochs, 'epoch')}")
+
+
+def _said(given: dict[str, Any]) -> dict[str, Any]:
+    """What was given."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _schedule(wanted: Decay | None) -> dict[str, Any]:
+    from retain.train import schedules
+
+    if wanted is None:
+        return {}
+    kinds = {
+        Decay.one_cycle: schedules.OneCycle,
+        Decay.constant: schedules.Constant,
+        Decay.cosine: schedules.Cosine,
+        Decay.exponential: schedules.Exponential,
+        Decay.step: schedules.Steps,
+    }
+    return {"schedule": kinds[wanted]()}
