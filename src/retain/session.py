@@ -283,7 +283,7 @@ class Session:
             changed=changed,
             lesson=lesson,
             edits=edits,
-            start=self.start,
+            start=Ground.of(self.store, state.mind.era).start,
         )
 
     def watch(
