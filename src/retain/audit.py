@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from retain.algebra import Exceptions, quantize
 from retain.caches import cached_mind
 from retain.errors import Damaged, InputError, RetainError
+from retain.intake import Eyes
 from retain.projection import derived_state
 from retain.session import Session
-from retain.store import start
-from retain.values import Progress, Verification
+from retain.store.eras import founding, layer_of
+from retain.values import Progress, Sample, Verification
 
 __all__ = ["verify"]
 
@@ -27,13 +28,7 @@ def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verifi
     store = session.store
     problems, notes = store.check()
     digest, images = "", 0
-    try:
-        session.load_extractor()
-        if store.manifest.start is not None:
-            # What is in memory was right when it was read; what counts is what is on disk.
-            start.read(store.extractor_dir, store.manifest.start["sha256"])
-    except RetainError as error:
-        problems.append(str(error))
+    problems += _unloadable(session)
     try:
         derived = derived_state(store)
         digest, images = derived.statistics.digest, len(derived.samples)
@@ -81,30 +76,56 @@ def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verifi
     )
 
 
+def _unloadable(session: Session) -> list[str]:
+    """Extractors and adopted layers, also of eras taken back, that are not what they were."""
+    problems, store = [], session.store
+    try:
+        several = store.every_era()
+    except RetainError:  # the journal is damaged, which is said elsewhere
+        several = [founding(store.manifest)]
+    for era in {(era.extractor, era.start): era for era in reversed(several)}.values():
+        try:
+            # What is in memory was right when it was read; what counts is what is on disk.
+            session.load_extractor(era)
+            layer_of(store.folder(era), era)
+        except RetainError as error:
+            problems.append(str(error))
+    return problems
+
+
 def _reextracted(session: Session, progress: Progress | None) -> list[str]:
-    """Members whose feature is not that of their picture."""
-    problems: list[str] = []
+    """Members whose feature, by whichever extractor, is not that of their picture."""
     store = session.store
     if store.manifest.memory != "images":
-        return problems
+        return []
+    eras = {era.extractor: era for era in store.every_era()}
     samples = store.members()
-    for done, sample in enumerate(samples, 1):
-        try:
-            again, _ = quantize(session.extractor.feature(store.blob(sample.image)))
-        except (InputError, Damaged) as error:
-            # Another process may have forgotten it since.
-            if store.member(sample.image) is not None:
-                problems.append(f"{sample.image} ({sample.source}): {error}")
-        else:
-            found = store.feature(sample.image)
-            same = found is not None and _cosine(again, found[0]) >= _SAME
-            if not same and store.member(sample.image) is not None:
-                problems.append(
-                    f"{sample.image} ({sample.source}): its feature is not that of its picture"
-                )
-        if progress is not None:
-            progress(done, len(samples))
+    done, total = 0, len(samples) * len(eras)
+    problems: list[str] = []
+    for era in eras.values():
+        known = store.known(era)
+        for sample in samples:
+            if sample.image in known or era == store.era:
+                problems += _differs(session, session.eyes_of(era), sample)
+            done += 1
+            if progress is not None:
+                progress(done, total)
     return problems
+
+
+def _differs(session: Session, eyes: Eyes, sample: Sample) -> list[str]:
+    store = session.store
+    try:
+        again, _ = quantize(eyes.extractor.feature(store.blob(sample.image)))
+    except (InputError, Damaged) as error:
+        # Another process may have forgotten it since.
+        kept = store.member(sample.image) is not None
+        return [f"{sample.image} ({sample.source}): {error}"] * kept
+    found = store.feature(sample.image, eyes.era)
+    same = found is not None and _cosine(again, found[0]) >= _SAME
+    if same or store.member(sample.image) is None:
+        return []
+    return [f"{sample.image} ({sample.source}): its feature is not that of its picture"]
 
 
 def _same(a: Exceptions, b: Exceptions) -> bool:

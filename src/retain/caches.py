@@ -25,7 +25,7 @@ from retain.algebra import (
     predict_indices,
 )
 from retain.algebra.calibrate import log_sigmoid, log_softmax
-from retain.store import Store
+from retain.store import Era, Store
 from retain.values import Sample
 
 __all__ = [
@@ -55,6 +55,7 @@ class Mind:
 
     Attributes:
         event: the journal entry up to which it is true.
+        era: whose extractor's features it answers.
         head: None while no class is known.
         tuning: the numbers behind the head.
         lesson_size: how many members there were at the last lesson.
@@ -65,6 +66,7 @@ class Mind:
     """
 
     event: int
+    era: Era
     head: Head | None
     tuning: Tuning | None
     lesson_size: int
@@ -129,9 +131,9 @@ class State:
         return None if row is None else self.samples[row]
 
 
-def empty_mind(event: int) -> Mind:
+def empty_mind(event: int, era: Era) -> Mind:
     """The mind that knows no class."""
-    return Mind(event, None, None, 0, frozenset())
+    return Mind(event, era, None, None, 0, frozenset())
 
 
 def answers_apart(store: Store) -> bool:
@@ -144,7 +146,7 @@ def save(store: Store, state: State, *, statistics: bool) -> None:
     mind = state.mind
     meta: dict[str, Any] = {
         "event": mind.event,
-        "key": options_key(store),
+        "key": options_key(store, mind.era),
         "tuning": mind.tuning.to_dict() if mind.tuning else None,
         "lesson_size": mind.lesson_size,
         "edited": sorted(mind.edited),
@@ -167,16 +169,18 @@ def save(store: Store, state: State, *, statistics: bool) -> None:
             {
                 "classes": json.dumps(sums.classes),
                 "digest": sums.digest,
+                "extractor": mind.era.extractor,
                 "members": json.dumps([[s.image, s.label] for s in state.samples]),
             },
         )
 
 
-def options_key(store: Store) -> str:
+def options_key(store: Store, era: Era) -> str:
     """What a mind depends on besides the journal; part of every cache key."""
-    return json.dumps(
-        [_ALGEBRA, store.manifest.extractor, dict(store.manifest.options)], sort_keys=True
-    )
+    parts = [_ALGEBRA, era.extractor, dict(store.manifest.options)]
+    if era.number and era.start is not None:
+        parts.append(era.start)
+    return json.dumps(parts, sort_keys=True)
 
 
 def cached_mind(store: Store) -> Mind | None:
@@ -187,13 +191,16 @@ def cached_mind(store: Store) -> Mind | None:
     arrays, text = found
     try:
         meta = json.loads(text["mind"])
-        if meta["event"] != store.head_event() or meta["key"] != options_key(store):
+        with store.reading():
+            event, era = store.head_event(), store.era
+        if meta["event"] != event or meta["key"] != options_key(store, era):
             return None
         if meta["classes"] is None:
-            return empty_mind(meta["event"])
+            return empty_mind(event, era)
         head = Head(tuple(meta["classes"]), arrays["weights"], arrays["bias"], arrays.get("raw"))
         return Mind(
-            meta["event"],
+            event,
+            era,
             head,
             Tuning.from_dict(meta["tuning"]),
             meta["lesson_size"],
@@ -210,13 +217,15 @@ def cached_mind(store: Store) -> Mind | None:
         return None
 
 
-def cached_statistics(store: Store) -> tuple[Statistics, dict[str, str]] | None:
-    """The sums cached on disk and the members (image → label) that they are sums of."""
+def cached_statistics(store: Store, era: Era) -> tuple[Statistics, dict[str, str]] | None:
+    """The sums cached on disk, of an era, and the members (image → label) that they are of."""
     found = store.read_cache("statistics")
     if found is None:
         return None
     arrays, text = found
     try:
+        if text.get("extractor", store.manifest.extractor) != era.extractor:
+            return None
         statistics = Statistics(
             tuple(json.loads(text["classes"])), arrays["counts"], arrays["sums"], arrays["second"]
         )

@@ -38,10 +38,11 @@ def correct(
         raise InputError("nothing to correct: give at least one picture and its label")
     with session.writing("correct", dry_run=dry_run):
         state = session.state
+        eyes = session.eyes_of(state.mind.era)
         taken: dict[str, Taken] = {}
         items: dict[str, Item] = {}
         for done, (image, label) in enumerate(pairs, 1):
-            one = resolve(session.store, session.extractor, image)
+            one = resolve(session.store, eyes, image)
             earlier = state.sample(one.image)
             _refuse_contradiction(one, label, earlier, items, replace)
             name = one.name if earlier is None else earlier.source
@@ -59,7 +60,7 @@ def correct(
             for image, one in taken.items()
         }
         settled = all(_settled(item, state, before) for item in items.values())
-        climbed = None if settled else _climbed(session, items, before, exception, force)
+        climbed = None if settled else _climbed(session, state, items, before, exception, force)
         candidate = state if climbed is None else climbed.state
         corrected = tuple(_checked(candidate, item, before) for item in items.values())
         update = Update(
@@ -87,19 +88,20 @@ def correct(
     return concluded(update, event, started)
 
 
-def what_if(session: Session, one: Taken, label: str) -> Update:
+def what_if(session: Session, state: State, one: Taken, label: str) -> Update:
     """What correcting a picture to `label` would do; nothing is written, and no lock is taken.
+
+    The picture was looked at with the extractor of `state`.
 
     Raises:
         PinConflict, NotCorrected: if it cannot be done.
     """
-    state = session.state
     _refuse_contradiction(one, label, state.sample(one.image), {}, True)
     sample = Sample(one.image, label, True, 0, one.name)
     items = {one.image: Item(sample, one.feature, one.norm)}
     vector = one.feature, one.norm
     before = {one.image: answer(state.mind, one.name, one.image, *vector, top=1).label}
-    climbed = _climbed(session, items, before, exception=False, force=False)
+    climbed = _climbed(session, state, items, before, exception=False, force=False)
     corrected = (_checked(climbed.state, items[one.image], before),)
     found = differences(state, climbed.state, frozenset(items))
     return Update(None, "correct", "", corrected=corrected, **found, verdict=climbed.verdict)
@@ -107,6 +109,7 @@ def what_if(session: Session, one: Taken, label: str) -> Update:
 
 def _climbed(
     session: Session,
+    now: State,
     items: Mapping[str, Item],
     before: Mapping[str, str | None],
     exception: bool,
@@ -116,7 +119,7 @@ def _climbed(
 
     def to(rung: str) -> State:
         marked = [_marked(item, rung) for item in items.values()]
-        state = session.candidate(marked, lesson=False)
+        state = session.candidate(marked, lesson=False, before=now)
         for item in marked:
             _checked(state, item, before)
         return state
@@ -128,6 +131,7 @@ def _climbed(
             state,
             changed=items,
             edits=len(items) if rung == "pin" else 0,
+            before=now,
         ),
         force=force,
     )

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from retain.algebra import REFERENCE
 from retain.answers import answer
-from retain.caches import Mind
+from retain.caches import Mind, State
 from retain.comparisons import Explanation, Neighbour, Remedy
 from retain.correcting import what_if
 from retain.errors import NothingLearned, Refused, UnknownImage
-from retain.intake import Taken, resolve
+from retain.intake import Eyes, Taken, resolve
 from retain.session import Session
 from retain.solving import single_threaded
 from retain.vision import OnnxExtractor, decode, evidence_map, network_view, prepare
@@ -28,10 +28,12 @@ _BLOCK = 8192
 def explain(session: Session, image: Any, *, neighbours: int, remedies: int) -> Explanation:
     """See `Classifier.explain`."""
     started = time.perf_counter()
-    mind = session.mind
+    # All of one state and its extractor, whatever others write meanwhile.
+    state = session.state
+    mind, eyes = state.mind, session.eyes_of(state.mind.era)
     if mind.head is None:
         raise NothingLearned("nothing has been learned yet, so there is nothing to explain")
-    taken = resolve(session.store, session.extractor, image)
+    taken = resolve(session.store, eyes, image)
     remembered = session.store.member(taken.image) is not None
     everything = len(mind.head.classes)
     vector = taken.feature, taken.norm
@@ -42,16 +44,16 @@ def explain(session: Session, image: Any, *, neighbours: int, remedies: int) -> 
         logits = mind.logits(*vector)
     order = np.argsort(-logits, kind="stable")
     spoken = mind.exceptions.speaking(taken.feature)
-    view, evidence, note = _evidence(session, taken, mind, order)
+    view, evidence, note = _evidence(session, eyes, taken, mind, order)
     return Explanation(
         prediction=prediction,
         scores=prediction.top,
         margin=float(logits[order[0]] - logits[order[1]]) if everything > 1 else None,
         runner_up=mind.head.classes[order[1]] if everything > 1 else None,
         because=mind.exceptions.images[spoken] if spoken is not None else None,
-        neighbours=_neighbours(session, taken, neighbours),
+        neighbours=_neighbours(session, state, taken, neighbours),
         remedies=tuple(
-            _remedy(session, taken, mind.head.classes[i]) for i in order[1 : 1 + remedies]
+            _remedy(session, state, taken, mind.head.classes[i]) for i in order[1 : 1 + remedies]
         ),
         view=view,
         evidence=evidence,
@@ -60,8 +62,7 @@ def explain(session: Session, image: Any, *, neighbours: int, remedies: int) -> 
     )
 
 
-def _neighbours(session: Session, taken: Taken, count: int) -> tuple[Neighbour, ...]:
-    state = session.state
+def _neighbours(session: Session, state: State, taken: Taken, count: int) -> tuple[Neighbour, ...]:
     x = taken.feature.astype(np.float64)
     cosines = np.zeros(len(state.samples))
     for start in range(0, len(cosines), _BLOCK):
@@ -81,10 +82,10 @@ def _neighbours(session: Session, taken: Taken, count: int) -> tuple[Neighbour, 
     )
 
 
-def _remedy(session: Session, taken: Taken, label: str) -> Remedy:
+def _remedy(session: Session, state: State, taken: Taken, label: str) -> Remedy:
     """What correcting the picture to `label` would take; nothing is written."""
     try:
-        found = what_if(session, taken, label)
+        found = what_if(session, state, taken, label)
     except Refused as error:
         return Remedy(label, "none", 0, f"it cannot be made {label!r}: {error}")
     ways = {
@@ -106,10 +107,10 @@ def _remedy(session: Session, taken: Taken, label: str) -> Remedy:
 
 
 def _evidence(
-    session: Session, taken: Taken, mind: Mind, order: NDArray[np.intp]
+    session: Session, eyes: Eyes, taken: Taken, mind: Mind, order: NDArray[np.intp]
 ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, str]:
     """The view, the map of what speaks for the answer and against the runner-up, or why not."""
-    extractor, head = session.extractor, mind.head
+    extractor, head = eyes.extractor, mind.head
     if not isinstance(extractor, OnnxExtractor) or head is None:
         return None, None, "this classifier takes vectors, which have no places"
     data = taken.data
@@ -134,6 +135,6 @@ def _evidence(
     f = np.abs(raised) ** (1.0 / extractor.power)
     slope = np.where(f > 0, np.where(f > 0, f, 1.0) ** (extractor.power - 1.0), 0.0)
     found = evidence_map(
-        session.store.extractor_dir, prepare(pixels, extractor.rule), (row / rho + raw) * slope
+        session.store.folder(mind.era), prepare(pixels, extractor.rule), (row / rho + raw) * slope
     )
     return view, found.map, found.reason

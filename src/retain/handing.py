@@ -14,8 +14,9 @@ from retain.algebra import quantize
 from retain.caches import Mind
 from retain.comparisons import Export
 from retain.errors import AlreadyExists, BadOption, NotExported, NothingLearned, UnknownImage
+from retain.intake import Eyes
 from retain.session import Session
-from retain.versions import mind_of, number_of, state_of
+from retain.versions import mind_of, state_of
 from retain.vision import (
     ExportExceptions,
     ExportHead,
@@ -49,7 +50,9 @@ def export(
     overwrite: bool,
 ) -> Export:
     """See `Classifier.export`; `form` is the format, and the module where one was given."""
-    mind, extractor = mind_of(session, version), session.extractor
+    mind = mind_of(session, version)
+    eyes = session.eyes_of(mind.era)
+    extractor = eyes.extractor
     if form[0] not in ("onnx", "torch"):
         raise BadOption(f"format {form[0]!r} is not one of onnx, torch")
     if mind.head is None or mind.tuning is None:
@@ -61,16 +64,16 @@ def export(
         )
     adopted = session.store.manifest.start or {}
     activation = adopted.get("activation", "softmax")
-    digest = state_of(session, version).statistics.digest
+    digest = state_of(session, mind.event).statistics.digest
     head = _head(mind, extractor)
     pairs = [(data, _expected(mind, extractor, data)) for data in _pictures(session)]
     if form[0] == "torch":
         output = "probabilities"
-        made, found = _torch(session, head, target, form[1], digest, pairs, overwrite)
+        made, found = _torch(session, eyes, head, target, form[1], digest, pairs, overwrite)
     else:
         output = adopted.get("output", "probabilities")
         made = export_onnx(
-            session.store.extractor_dir,
+            session.store.folder(eyes.era),
             head,
             extractor.rule,
             target,
@@ -85,7 +88,7 @@ def export(
             raise _otherwise(found, "please report this with the versions of onnx and onnxruntime")
     return Export(
         path=str(made),
-        version=number_of(session, version),
+        version=mind.event,
         classes=len(mind.head.classes),
         bytes=made.stat().st_size,
         compared=found.n,
@@ -125,6 +128,7 @@ def _otherwise(found: Parity, advice: str) -> NotExported:
 
 def _torch(
     session: Session,
+    eyes: Eyes,
     head: ExportHead,
     target: Path,
     module: Any,
@@ -137,7 +141,7 @@ def _torch(
 
     from retain import train
 
-    adopted, extractor = session.store.manifest.start, session.extractor
+    adopted, extractor = session.store.manifest.start, eyes.extractor
     assert isinstance(extractor, OnnxExtractor)
     if target.exists() and not overwrite:
         raise AlreadyExists(f"{target} exists; choose another name, or overwrite it")
@@ -149,7 +153,7 @@ def _torch(
         "retain.version": import_module("retain").__version__,
     }
     parts, numbers = _parts(head)
-    data = train.torch_file(_kept(session, extractor), parts, numbers, told)
+    data = train.torch_file(_kept(session.store.folder(eyes.era), extractor), parts, numbers, told)
     run = train.runner(train.rebuilt(data, str(target), module))
     found = compared(run, head.labels, extractor.rule, pairs)
     if not found.holds:
@@ -162,7 +166,7 @@ def _torch(
     return write_export(target, data, overwrite=overwrite), found
 
 
-def _kept(session: Session, extractor: OnnxExtractor) -> bytes:
+def _kept(folder: Path, extractor: OnnxExtractor) -> bytes:
     """The network's own tensors.
 
     Raises:
@@ -170,7 +174,6 @@ def _kept(session: Session, extractor: OnnxExtractor) -> bytes:
     """
     from retain import train
 
-    folder = session.store.extractor_dir
     if (folder / train.FILE).is_file():
         return (folder / train.FILE).read_bytes()
     for name, theirs in _SHIPPED.items():

@@ -6,20 +6,31 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retain.algebra import quantize
 from retain.errors import BadImage, BadLabel, UnknownImage
-from retain.store import NewImage, Store
+from retain.store import Era, NewImage, Store
+from retain.store.writing import Featured
 from retain.values import Progress, Sample, Skipped, Source, content_hash
 from retain.vision import Extractor, extract_many, unlabelled
 
-__all__ = ["Taken", "checked_label", "resolve", "take"]
+__all__ = ["Eyes", "Taken", "checked_label", "chunks", "named", "recomputed", "resolve", "take"]
 
 LONGEST_LABEL = 1000
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Eyes:
+    """An era and its extractor, ready to look: what is seen with them is of that era alone."""
+
+    era: Era
+    extractor: Extractor
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -75,7 +86,7 @@ def checked_label(label: object) -> str:
 
 def take(
     store: Store,
-    extractor: Extractor,
+    eyes: Eyes,
     sources: Sequence[Source],
     progress: Progress | None = None,
 ) -> Iterator[Taken | Skipped]:
@@ -83,10 +94,10 @@ def take(
 
     What the store knows is never computed again, so a picture has one feature for good.
     """
-    known = store.known()
+    known, extractor = store.known(eyes.era), eyes.extractor
     for done, item in enumerate(extract_many(sources, extractor, skip=known.__contains__), 1):
         source = item.source
-        found = store.feature(item.image) if item.skipped else None
+        found = store.feature(item.image, eyes.era) if item.skipped else None
         if item.skipped and found is None:
             # Another process has forgotten the picture meanwhile.
             item = next(extract_many([source], extractor))
@@ -105,7 +116,45 @@ def take(
             progress(done, len(sources))
 
 
-def resolve(store: Store, extractor: Extractor, image: Any) -> Taken:
+def recomputed(
+    store: Store, eyes: Eyes, images: Sequence[str], progress: Progress | None = None
+) -> Iterator[Featured]:
+    """The features of kept pictures, from their bytes; those forgotten meanwhile are left out.
+
+    Raises:
+        BadImage: if the extractor cannot look at one of them.
+        Damaged: if the bytes of one are not what they were.
+    """
+
+    def source(image: str) -> Source:
+        def read() -> bytes:
+            try:
+                return store.blob(image)
+            except UnknownImage as error:
+                raise BadImage(str(error)) from None
+
+        return Source(image, read)
+
+    for done, item in enumerate(extract_many([source(i) for i in images], eyes.extractor), 1):
+        image = item.source.name
+        try:
+            if item.error is not None:
+                raise item.error
+            assert item.feature is not None
+            feature, norm = quantize(item.feature)
+        except (BadImage, ValueError) as error:
+            if store.find(image, kept=True):
+                raise BadImage(
+                    f"{image} cannot be looked at with the extractor {eyes.extractor.name}: "
+                    f"{error}; forget the picture, or put a copy of its bytes back"
+                ) from None
+        else:
+            yield image, feature, float(norm)
+        if progress is not None:
+            progress(done, len(images))
+
+
+def resolve(store: Store, eyes: Eyes, image: Any) -> Taken:
     """One picture, given as a path, bytes, an array, or the name of a remembered one.
 
     Raises:
@@ -114,18 +163,18 @@ def resolve(store: Store, extractor: Extractor, image: Any) -> Taken:
     """
     if isinstance(image, str) and not Path(image).exists():
         sample = named(store, image)
-        found = store.feature(sample.image)
+        found = store.feature(sample.image, eyes.era)
         if found is None:
             raise UnknownImage(f"the feature of {sample.image} is missing; run `retain verify`")
         return Taken(sample.image, sample.source, None, found[0], found[1], None)
-    sources = unlabelled(image, extractor)
+    sources = unlabelled(image, eyes.extractor)
     if sources.skipped:
         raise BadImage(f"{sources.skipped[0].path}: {sources.skipped[0].reason}")
     if len(sources.sources) != 1:
         raise UnknownImage(
             f"{image!r} holds {len(sources.sources)} pictures; name exactly one file"
         )
-    taken = next(take(store, extractor, sources.sources))
+    taken = next(take(store, eyes, sources.sources))
     if isinstance(taken, Skipped):
         raise BadImage(f"{taken.path}: {taken.reason}")
     return taken
@@ -159,9 +208,9 @@ def _same_bytes(store: Store, text: str, *, kept: bool) -> list[Sample]:
         return []
 
 
-def chunks(items: Iterable[Taken], size: int) -> Iterator[list[Taken]]:
+def chunks(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
     """Lists of at most `size` items."""
-    chunk: list[Taken] = []
+    chunk: list[_T] = []
     for item in items:
         chunk.append(item)
         if len(chunk) == size:

@@ -17,12 +17,14 @@ from retain.caches import Features, Mind, State, cached_mind, cached_statistics
 from retain.errors import Damaged
 from retain.solving import Ground, Vectors, chosen, think, tuned
 from retain.store import Plan, Store
+from retain.store.start import Layer
 from retain.values import Sample
 
 __all__ = [
     "LESSON_GROWTH",
     "Item",
     "after",
+    "born",
     "derived_state",
     "load_mind",
     "load_state",
@@ -51,7 +53,7 @@ def load_state(store: Store) -> State:
     """The whole state of a store, from its caches where they are current."""
     with store.reading():
         kept, mind = _kept(store, None), cached_mind(store)
-    statistics = _load_statistics(store, kept.plan.members, kept.vectors[0])
+    statistics = _load_statistics(store, kept.plan, kept.vectors[0])
     return _state(store, kept, statistics, mind.tuning if mind else None)
 
 
@@ -59,14 +61,28 @@ def derived_state(store: Store) -> State:
     """The whole state of a store from its journal and features alone, without any cache."""
     with store.reading():
         kept = _kept(store, None)
-    return _state(store, kept, _summed(store, kept.plan.members, kept.vectors[0]), fresh=True)
+    return _state(store, kept, _summed(kept.plan, kept.vectors[0]), fresh=True)
 
 
 def state_at(store: Store, event: int) -> State:
     """The state right after an event, of what is still remembered."""
     with store.reading():
         kept = _kept(store, event)
-    return _state(store, kept, _summed(store, kept.plan.members, kept.vectors[0]))
+    return _state(store, kept, _summed(kept.plan, kept.vectors[0]))
+
+
+def born(store: Store, event: int, plan: Plan, layer: Layer | None = None) -> State:
+    """The state that begins with `event`, of a membership whose era is not that of the one before.
+
+    Args:
+        store: holds the features of that era of every member.
+        event: the number the change will have in the journal.
+        plan: the membership, with its era.
+        layer: the adopted layer of that era, where it is not on disk yet.
+    """
+    with store.reading():
+        kept = _of_plan(store, event, plan)
+    return _state(store, kept, _summed(plan, kept.vectors[0]), layer=layer)
 
 
 def after(
@@ -119,7 +135,7 @@ def restated(
     lesson: Mapping[str, str],
     renames: Sequence[tuple[str, str]] | None = None,
 ) -> State:
-    """The state with another membership, given whole: after undo, rename, merge or forget.
+    """The state with another membership, given whole, in the same era: after undo, rename, ….
 
     Args:
         store: holds the features of every picture in `samples`.
@@ -150,7 +166,7 @@ def restated(
         features, norms = features[kept], norms[kept]
     order = [state.samples[i].image for i in kept] + fresh
     if fresh:
-        images, block, lengths = store.features(fresh)
+        images, block, lengths = store.features(fresh, state.mind.era)
         row = {image: i for i, image in enumerate(images)}
         if len(row) < len(fresh):
             raise Damaged(f"features are missing in {store.path}; run `retain verify`")
@@ -160,7 +176,7 @@ def restated(
         features = np.concatenate([features, block])
     ordered = tuple(target[image] for image in order)
     taught = _at_lesson(ordered, features, statistics, lesson)
-    ground, vectors = Ground.of(store, renames), (features, norms)
+    ground, vectors = Ground.of(store, state.mind.era, renames), (features, norms)
     rows, jurors = _rows(ordered), chosen(lesson)
     tuning = tuned(ground, rows, vectors, taught, lesson, jurors)
     return think(
@@ -185,7 +201,7 @@ def _settled(
     size, tuning, taught = before.mind.lesson_size, before.mind.tuning, before.lesson
     jurors = before.jurors
     factor = before.solver.factor if before.solver else None
-    ground = Ground.of(store)
+    ground = Ground.of(store, before.mind.era)
     if lesson or tuning is None or len(samples) >= LESSON_GROWTH * size:
         members = {sample.image: sample.label for sample in samples}
         size, taught, factor, jurors = len(samples), statistics, None, chosen(members)
@@ -215,10 +231,11 @@ def _at_lesson(
     return statistics
 
 
-def _load_statistics(store: Store, samples: Sequence[Sample], features: Features) -> Statistics:
+def _load_statistics(store: Store, plan: Plan, features: Features) -> Statistics:
     """The sums, from the cache and what changed since; from the features when that fails."""
+    samples = plan.members
     present = {sample.image: (sample.label, i) for i, sample in enumerate(samples)}
-    cached = cached_statistics(store)
+    cached = cached_statistics(store, plan.era)
     if cached is not None:
         statistics, members = cached
         gone = [image for image in members if image not in present]
@@ -236,13 +253,13 @@ def _load_statistics(store: Store, samples: Sequence[Sample], features: Features
                     features[fresh], [samples[i].label for i in fresh]
                 )
             return statistics
-    return _summed(store, samples, features)
+    return _summed(plan, features)
 
 
-def _summed(store: Store, samples: Sequence[Sample], features: Features) -> Statistics:
-    if not samples:
-        return Statistics.empty(store.manifest.dimension)
-    return Statistics.of(features, [sample.label for sample in samples])
+def _summed(plan: Plan, features: Features) -> Statistics:
+    if not plan.members:
+        return Statistics.empty(plan.era.dimension)
+    return Statistics.of(features, [sample.label for sample in plan.members])
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -257,10 +274,14 @@ class _Kept:
 def _kept(store: Store, event: int | None) -> _Kept:
     """What is kept after an event; now, and held against the members kept, if it is None."""
     plan = store.plan() if event is None else store.preview(at=event)
-    images, features, norms = store.features([sample.image for sample in plan.members])
+    return _of_plan(store, store.head_event() if event is None else event, plan)
+
+
+def _of_plan(store: Store, event: int, plan: Plan) -> _Kept:
+    images, features, norms = store.features([sample.image for sample in plan.members], plan.era)
     if list(images) != [sample.image for sample in plan.members]:
         raise Damaged(f"members and features of {store.path} disagree; run `retain verify`")
-    return _Kept(store.head_event() if event is None else event, plan, (features, norms))
+    return _Kept(event, plan, (features, norms))
 
 
 def _state(
@@ -270,9 +291,10 @@ def _state(
     tuning: Tuning | None = None,
     *,
     fresh: bool = False,
+    layer: Layer | None = None,
 ) -> State:
     samples, lesson = kept.plan.members, kept.plan.lesson
-    ground = Ground.of(store, kept.plan.rules.renames)
+    ground = Ground.of(store, kept.plan.era, kept.plan.rules.renames, layer)
     taught = _at_lesson(samples, kept.vectors[0], statistics, lesson)
     rows, jurors, vectors = _rows(samples), chosen(lesson), kept.vectors
     if tuning is None:

@@ -93,15 +93,17 @@ class Reader:
             NothingLearned: if no class is known.
             UnknownEvent: if there is no such version.
         """
-        if history.mind_of(self._session, version).head is None:
+        mind = history.mind_of(self._session, version)
+        if mind.head is None:
             raise NothingLearned(
                 f"{self.path} has learned nothing yet, so there is nothing to predict; "
                 f"teach it first: retain learn {self.path} FOLDER"
             )
-        collected = unlabelled(source, self._session.extractor)
+        eyes = self._session.eyes_of(mind.era)
+        collected = unlabelled(source, eyes.extractor)
         skipped = list(collected.skipped)
-        taken = self._session.taken(collected.sources, skipped, progress)
-        mind, members = self._answering(taken, version)
+        taken = self._session.taken(eyes, collected.sources, skipped, progress)
+        mind, members = self._answering(mind, taken, version)
         answers = [
             answer(mind, e.name, e.image, e.feature, e.norm, top=top, remembered=e.image in members)
             for e in taken
@@ -118,10 +120,12 @@ class Reader:
     ) -> Report:
         """Judge the classifier, or a version of it, on labelled pictures given as for `learn`."""
         started = time.perf_counter()
-        collected = labelled(source, labels, self._session.extractor)
+        mind = history.mind_of(self._session, version)
+        eyes = self._session.eyes_of(mind.era)
+        collected = labelled(source, labels, eyes.extractor)
         skipped = list(collected.skipped)
-        taken = self._session.taken(collected.sources, skipped, progress)
-        mind, members = self._answering(taken, version)
+        taken = self._session.taken(eyes, collected.sources, skipped, progress)
+        mind, members = self._answering(mind, taken, version)
         pictures = [
             (e.name, e.image, checked_label(e.label), (e.feature, e.norm), e.image in members)
             for e in taken
@@ -251,11 +255,15 @@ class Reader:
         return audit.verify(self._session, deep=deep, progress=progress)
 
     def _answering(
-        self, taken: Sequence[Taken], version: int | str | None
+        self, mind: Mind, taken: Sequence[Taken], version: int | str | None
     ) -> tuple[Mind, set[str]]:
-        """What answers, and which of these pictures are members: both of one state."""
-        if version is not None:
-            mind = history.mind_of(self._session, version)
-            return mind, self._session.remembered(taken)
-        with self._session.reading() as mind:
-            return mind, self._session.remembered(taken)
+        """What answers, and which of these pictures are members: both of one state.
+
+        Of the latest state, unless a version was asked for, or another extractor has come while
+        the pictures were looked at with that of `mind`.
+        """
+        if version is None:
+            with self._session.reading() as now:
+                if now.era == mind.era:
+                    return now, self._session.remembered(taken)
+        return mind, self._session.remembered(taken)

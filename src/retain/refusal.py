@@ -23,6 +23,7 @@ _BY_VERB = {
     "learn": "see which pictures with --dry-run (dry_run=True)",
     "correct": "see which pictures with --dry-run (dry_run=True)",
     "forget": "see what would happen with --dry-run (dry_run=True)",
+    "adapt": "see which pictures with --dry-run (dry_run=True)",
     "promote": "look at the pictures with retain diff",
 }
 # These weigh nothing but what is protected: other budgets would not let them pass.

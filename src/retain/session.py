@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
 
+import numpy as np
+
 from retain.algebra import REFERENCE, Factor, HeadOptions, Start, compare
-from retain.caches import Mind, State, save
+from retain.caches import Features, Mind, State, save
+from retain.errors import UnknownImage
 from retain.gate import Lesson, judge, watch
-from retain.intake import Taken, take
+from retain.intake import Eyes, Taken, chunks, recomputed, take
 from retain.jury import Judged, Jury, judged
 from retain.pairing import Pairs
 from retain.projection import Item, after, load_mind, load_state, state_at
-from retain.solving import Ground
-from retain.store import Assertion, Store
+from retain.solving import Ground, Vectors
+from retain.store import Assertion, Era, Store
 from retain.values import Budgets, Change, Progress, Skipped, Source, Verdict
 from retain.vision import Extractor, load_extractor
 
@@ -23,6 +26,9 @@ __all__ = ["Differences", "Session", "differences"]
 
 # The cached sums (13 MB at 1,280 numbers) are written again after this many changed pictures.
 _STALE = 64
+
+# Pictures whose features are kept in one transaction.
+_CHUNK = 128
 
 # How often a state that was overtaken by an event is worked out anew before others must wait.
 _TRIES = 3
@@ -33,7 +39,8 @@ class Session:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._extractor: Extractor | None = None
+        self._eyes: tuple[Eyes, ...] = ()
+        self._apart: dict[tuple[str, str], tuple[Features, float]] = {}
         self._mind: Mind | None = None
         self._state: State | None = None
         self._unsaved = 0
@@ -42,20 +49,32 @@ class Session:
         self._earlier: list[tuple[int, State]] = []
 
     @property
+    def eyes(self) -> Eyes:
+        """What turns pictures into features now; loaded when first needed."""
+        return self.eyes_of(self.store.era)
+
+    @property
     def extractor(self) -> Extractor:
-        """What turns pictures into features; loaded when first needed."""
-        if self._extractor is None:
-            self._extractor = self.load_extractor()
-        return self._extractor
+        """The extractor of now; loaded when first needed."""
+        return self.eyes.extractor
+
+    def eyes_of(self, era: Era) -> Eyes:
+        """What turned pictures into features in an era (Damaged if it is not what it was)."""
+        for eyes in self._eyes:
+            if eyes.era.extractor == era.extractor:
+                return eyes if eyes.era == era else Eyes(era, eyes.extractor)
+        eyes = Eyes(era, self.load_extractor(era))
+        self._eyes = eyes, *self._eyes[:1]
+        return eyes
+
+    def load_extractor(self, era: Era) -> Extractor:
+        """An era's extractor, read anew from disk; its fingerprint is checked (Damaged)."""
+        return load_extractor(self.store.folder(era), era.extractor)
 
     @property
     def start(self) -> Start | None:
         """The layer that was adopted, its classes by the names they have now; None if none was."""
-        return Ground.of(self.store).start
-
-    def load_extractor(self) -> Extractor:
-        """The extractor, read anew from disk; its fingerprint is checked (Damaged)."""
-        return load_extractor(self.store.extractor_dir, self.store.manifest.extractor)
+        return Ground.of(self.store, self.store.era).start
 
     @property
     def mind(self) -> Mind:
@@ -91,11 +110,15 @@ class Session:
             yield self.mind
 
     def taken(
-        self, sources: Sequence[Source], skipped: list[Skipped], progress: Progress | None
+        self,
+        eyes: Eyes,
+        sources: Sequence[Source],
+        skipped: list[Skipped],
+        progress: Progress | None,
     ) -> list[Taken]:
         """The sources that can be read, without their bytes; the others are added to `skipped`."""
         found = []
-        for each in take(self.store, self.extractor, sources, progress):
+        for each in take(self.store, eyes, sources, progress):
             if isinstance(each, Skipped):
                 skipped.append(each)
             else:
@@ -107,6 +130,51 @@ class Session:
         with self.store.reading():
             found = (self.store.member(each.image) for each in taken)
             return {member.image for member in found if member is not None}
+
+    def vectors(self, era: Era, images: Sequence[str]) -> Vectors:
+        """Features of kept pictures in an era and their lengths, in the order of `images`.
+
+        What that era has not seen is computed from the pictures' bytes. Who may write keeps it.
+        """
+        if self.store.writing_now:
+            self.fill(era, images)
+        names, features, norms = self.store.features(images, era)
+        row = {image: i for i, image in enumerate(names)}
+        left = sorted(set(images) - row.keys())
+        apart = {key: each for key, each in self._apart.items() if key[0] == era.extractor}
+        fresh = [image for image in left if (era.extractor, image) not in apart]
+        if fresh:
+            found = recomputed(self.store, self.eyes_of(era), fresh)
+            apart |= {(era.extractor, image): (vector, norm) for image, vector, norm in found}
+        if left:
+            self._apart = {key: each for key, each in apart.items() if key[1] in set(left)}
+            if missing := [image for image in left if (era.extractor, image) not in apart]:
+                raise UnknownImage(f"{missing[0]} was forgotten meanwhile; ask again")
+            more = [apart[era.extractor, image] for image in left]
+            row |= {image: i for i, image in enumerate(left, len(names))}
+            features = np.concatenate([features, np.stack([vector for vector, _ in more])])
+            norms = np.concatenate([norms, np.array([norm for _, norm in more], np.float32)])
+        order = [row[image] for image in images]
+        return features[order], norms[order]
+
+    def fill(
+        self,
+        era: Era,
+        images: Collection[str],
+        progress: Progress | None = None,
+        *,
+        eyes: Eyes | None = None,
+    ) -> None:
+        """Compute and keep what an era's extractor has not seen of these pictures.
+
+        Needs the right to write. It may be interrupted and goes on from there. `eyes` are the
+        era's, where they are not on disk yet.
+        """
+        missing = sorted(set(images) - self.store.known(era)) if images else []
+        if missing:
+            found = recomputed(self.store, eyes or self.eyes_of(era), missing, progress)
+            for chunk in chunks(found, _CHUNK):
+                self.store.keep_features(chunk, era)
 
     def earlier(self, event: int) -> State:
         """The state right after an earlier event, of what is still remembered."""
@@ -127,9 +195,15 @@ class Session:
         with self.store.writing(verb, dry_run=dry_run):
             yield
 
-    def candidate(self, items: Sequence[Item], *, lesson: bool) -> State:
-        """The state as it would be with `items` learned or relabelled; nothing is written."""
-        state, event = self.state, self.store.head_event() + 1
+    def candidate(
+        self, items: Sequence[Item], *, lesson: bool, before: State | None = None
+    ) -> State:
+        """The state as it would be with `items` learned or relabelled; nothing is written.
+
+        By default it follows upon the state in force, else upon `before`.
+        """
+        state = before or self.state
+        event = state.mind.event + 1
         numbered = [replace(item, sample=replace(item.sample, event=event)) for item in items]
         return after(self.store, state, event, numbered, lesson=lesson)
 
@@ -153,7 +227,10 @@ class Session:
         ]
         keep = self.store.manifest.memory == "images"
         event = self.store.append(
-            kind, assertions, new_images=[taken.to_store(keep_bytes=keep) for taken in fresh]
+            kind,
+            assertions,
+            new_images=[taken.to_store(keep_bytes=keep) for taken in fresh],
+            era=candidate.mind.era,
         )
         if event != candidate.mind.event:
             raise AssertionError(f"event {event} was expected to be {candidate.mind.event}")
@@ -189,6 +266,7 @@ class Session:
         changed: Collection[str] = (),
         lesson: Lesson | None = None,
         edits: int = 0,
+        before: State | None = None,
     ) -> Verdict:
         """What the gate says of going from the state in force to `candidate`.
 
@@ -197,18 +275,18 @@ class Session:
             changed: pictures whose own label the change sets.
             lesson: labelled pictures that come in.
             edits: how many corrections the head is edited for.
+            before: what to compare with, if not the state in force.
         """
-        state, rules = self.state, self.store.rules()
-        before = self.judged(state)
+        state, rules = before or self.state, self.store.rules()
         return judge(
             Pairs.of(state, candidate),
-            (before, self.judged(candidate)),
+            (self.judged(state), self.judged(candidate)),
             Budgets(**rules.budgets),
             protected=rules.protected,
             changed=changed,
             lesson=lesson,
             edits=edits,
-            start=self.start,
+            start=Ground.of(self.store, state.mind.era).start,
         )
 
     def watch(

@@ -47,7 +47,8 @@ from retain.caches import (
     options_key,
 )
 from retain.errors import CannotUndo
-from retain.store import Store
+from retain.store import Era, Store
+from retain.store.start import Layer
 from retain.values import Sample
 
 __all__ = ["Ground", "Vectors", "chosen", "single_threaded", "think", "tuned"]
@@ -58,23 +59,36 @@ Vectors = tuple[Features, Lengths]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Ground:
-    """What heads stand on besides data: the owner's options, and the layer that was adopted."""
+    """What heads stand on besides data: an era, the owner's options, and its adopted layer."""
 
     store: Store
+    era: Era
     options: HeadOptions
     start: Start | None
 
     @classmethod
-    def of(cls, store: Store, renames: Sequence[tuple[str, str]] | None = None) -> Ground:
-        """The ground of a store, with `renames` of classes instead of those in its journal.
+    def of(
+        cls,
+        store: Store,
+        era: Era,
+        renames: Sequence[tuple[str, str]] | None = None,
+        layer: Layer | None = None,
+    ) -> Ground:
+        """The ground of a store in an era.
+
+        Args:
+            store: where the options are.
+            era: its extractor and adopted layer.
+            renames: of classes, where they are not those in the journal.
+            layer: the adopted layer, where it is not on disk yet.
 
         Raises:
             CannotUndo: if two adopted classes would bear one name.
         """
         options = HeadOptions.from_dict(store.manifest.options)
-        layer = store.start()
+        layer = layer or store.start(era)
         if layer is None:
-            return cls(store, options, None)
+            return cls(store, era, options, None)
         labels, weights, bias, unit = layer
         for old, new in store.rules().renames if renames is None else renames:
             labels = tuple(new if label == old else label for label in labels)
@@ -84,7 +98,7 @@ class Ground:
                 f"two of the classes that were adopted would both be called {twice[0]!r}; rename "
                 f"one of them first, or take back the event that gave it that name"
             )
-        return cls(store, options, Start(labels, weights, bias, unit))
+        return cls(store, era, options, Start(labels, weights, bias, unit))
 
 
 @cache
@@ -154,7 +168,7 @@ def think(
     """
     features, norms = vectors
     if not samples and ground.start is None:
-        mind = empty_mind(event)
+        mind = empty_mind(event, ground.era)
         return State(mind, samples, features, norms, statistics, taught, (), rows, jurors)
     pins = sorted(
         (sample.image, i, sample.label)
@@ -178,7 +192,9 @@ def think(
             images, labels = [s.image for s in samples], [s.label for s in samples]
             exceptions = Exceptions.of(images, labels, features, apart)
         sigmoid = answers_apart(ground.store)
-        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions, sigmoid)
+        mind = Mind(
+            event, ground.era, head, tuning, lesson_size, frozenset(edited), exceptions, sigmoid
+        )
         answers = mind.answers(features, norms)
     return State(
         mind, samples, features, norms, statistics, taught, answers, rows, jurors, solver, base
@@ -252,7 +268,7 @@ def chosen(lesson: Mapping[str, str]) -> dict[str, str]:
 
 
 def _lesson_key(ground: Ground, lesson: Mapping[str, str]) -> str:
-    sha = hashlib.sha256(options_key(ground.store).encode())
+    sha = hashlib.sha256(options_key(ground.store, ground.era).encode())
     if ground.start is not None:
         sha.update("\0".join(ground.start.classes).encode("utf-8", "surrogatepass"))
     for image in sorted(lesson):

@@ -13,7 +13,7 @@ from retain.algebra import REFERENCE
 from retain.caches import State
 from retain.errors import BadOption, GateRefused, InputError
 from retain.gate import Lesson
-from retain.intake import Taken, checked_label, chunks, take
+from retain.intake import Eyes, Taken, checked_label, chunks, take
 from retain.projection import Item
 from retain.refusal import concluded, refuse
 from retain.session import Session, differences
@@ -39,12 +39,13 @@ def learn(
     """See `Classifier.learn`."""
     started = time.perf_counter()
     with session.writing("learn", dry_run=dry_run):
-        collected = labelled(source, labels, session.extractor)
+        eyes = session.eyes
+        collected = labelled(source, labels, eyes.extractor)
         skipped = list(collected.skipped)
         state = session.state
         items: dict[str, Item] = {}
         known = 0
-        for taken in _read(session, collected.sources, skipped, progress, dry_run):
+        for taken in _read(session, eyes, collected.sources, skipped, progress, dry_run):
             label, sample = checked_label(taken.label), state.sample(taken.image)
             twin = items.get(taken.image)
             if twin is not None and twin.sample.label != label:
@@ -128,12 +129,13 @@ def reference(
                 "this classifier was made here and knows its classes by their own pictures; only "
                 "one that was adopted needs a reference: see retain adopt"
             )
-        collected = unlabelled(source, session.extractor)
+        eyes = session.eyes
+        collected = unlabelled(source, eyes.extractor)
         skipped = list(collected.skipped)
         present = session.state.rows
         items: dict[str, Item] = {}
         known = 0
-        for one in _read(session, collected.sources, skipped, progress, dry_run):
+        for one in _read(session, eyes, collected.sources, skipped, progress, dry_run):
             if one.image in present or one.image in items:
                 known += 1
             else:
@@ -182,6 +184,7 @@ def _committed(
 
 def _read(
     session: Session,
+    eyes: Eyes,
     sources: Sequence[Source],
     skipped: list[Skipped],
     progress: Progress | None,
@@ -196,7 +199,7 @@ def _read(
     done = 0
 
     def readable() -> Iterator[Taken]:
-        for each in take(session.store, session.extractor, sources, progress):
+        for each in take(session.store, eyes, sources, progress):
             if isinstance(each, Skipped):
                 skipped.append(each)
             else:
@@ -206,7 +209,8 @@ def _read(
         for chunk in chunks(readable(), _CHUNK):
             fresh = {one.image: one for one in chunk if one.data is not None}
             if fresh and not dry_run:
-                session.store.stage([one.to_store(keep_bytes=keep) for one in fresh.values()])
+                new = [one.to_store(keep_bytes=keep) for one in fresh.values()]
+                session.store.stage(new, eyes.era)
             for one in chunk:
                 yield Taken(one.image, one.name, one.label, one.feature, one.norm, None)
             done += len(chunk)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from retain.caches import State
 from retain.errors import BadLabel, InputError, UnknownClass
 from retain.intake import checked_label, named
-from retain.projection import restated
+from retain.projection import born, restated
 from retain.refusal import concluded, forced, refuse
 from retain.session import Session, differences
-from retain.solving import Ground
+from retain.store import Plan
 from retain.values import Receipt, Sample, Update
 
 __all__ = ["forget", "merge", "rename", "selected", "undo"]
@@ -77,6 +78,7 @@ def forget(
             session.store, state, number, plan.members, plan.lesson, plan.rules.renames
         )
         verdict = session.verdict(candidate)
+        trained = session.store.trained(gone)
         event, erased = None, 0
         if not dry_run:
             if not force:
@@ -93,12 +95,25 @@ def forget(
         images=len(gone),
         labels=tuple(sorted({sample.label for sample in chosen})),
         gone_classes=tuple(sorted(before - now)),
-        level="exact" if event is not None else "none",
+        level="none" if event is None else "pending" if trained else "exact",
         bytes_erased=erased,
         digest=candidate.statistics.digest,
-        summary=f"{said} {len(gone)} {'picture' if len(gone) == 1 else 'pictures'} for good",
+        summary=f"{said} {len(gone)} {'picture' if len(gone) == 1 else 'pictures'} for good"
+        + _pending(trained),
         verdict=verdict if event is None else forced(verdict),
         seconds=time.perf_counter() - started,
+        pending=tuple(trained),
+    )
+
+
+def _pending(trained: Mapping[int, int]) -> str:
+    """What is to be said where extractors were trained with what is forgotten."""
+    if not trained:
+        return ""
+    told = " and ".join(f"that of event {event} with {n} of them" for event, n in trained.items())
+    return (
+        f"; extractors that are still kept were trained with them, {told}: to train one without, "
+        f"retain adapt --rebuild"
     )
 
 
@@ -140,7 +155,7 @@ def merge(session: Session, old: str, into: str, *, force: bool, dry_run: bool) 
             raise UnknownClass(
                 f"there is no class {into!r} to merge into; use rename to give a new name"
             )
-        adopted = Ground.of(session.store).start
+        adopted = session.start
         if adopted is not None and {old, into} <= set(adopted.classes):
             raise BadLabel(
                 f"{old!r} and {into!r} were adopted with a row of weights each, which cannot be "
@@ -166,10 +181,7 @@ def _rewritten(
 ) -> Update:
     state = session.state
     plan = session.store.preview(kind, target=target, detail=detail)
-    number = session.store.head_event() + 1
-    candidate = restated(
-        session.store, state, number, plan.members, plan.lesson, plan.rules.renames
-    )
+    candidate = _leading_to(session, state, plan)
     labels = {sample.image: sample.label for sample in state.samples}
     found = differences(state, candidate)
     if kind == "rename":
@@ -197,6 +209,18 @@ def _rewritten(
         event = session.store.append(kind, (), target=target, detail=detail)
         session.adopt(candidate, statistics=True)
     return concluded(update, event, started)
+
+
+def _leading_to(session: Session, state: State, plan: Plan) -> State:
+    """The state of a plan, once its era's extractor has seen every picture that comes back."""
+    store, number = session.store, state.mind.event + 1
+    if plan.era != state.mind.era:
+        session.eyes_of(plan.era)  # nothing may be put in force that cannot be used
+        session.fill(plan.era, [sample.image for sample in plan.members])
+        return born(store, number, plan)
+    back = [sample.image for sample in plan.members if sample.image not in state.rows]
+    session.fill(plan.era, back)
+    return restated(store, state, number, plan.members, plan.lesson, plan.rules.renames)
 
 
 def _names(session: Session, old: str, new: str) -> tuple[str, str]:

@@ -274,8 +274,9 @@ class Receipt:
 
     `level` is ``"exact"``: the head and the statistics are bit for bit those of a classifier
     that never saw the pictures, and neither their bytes nor their features are on disk. It is
-    ``"none"``, and `event` None, where nothing was forgotten, since it was only asked what would
-    happen.
+    ``"pending"`` where that is so but extractors were trained with some of them: `pending` are the
+    `adapt` events that these came with. It is ``"none"``, and `event` None, where nothing was
+    forgotten, since it was only asked what would happen.
     """
 
     event: int | None
@@ -288,6 +289,7 @@ class Receipt:
     summary: str
     verdict: Verdict | None = None
     seconds: float = 0.0
+    pending: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from retain.algebra import REFERENCE, compare
-from retain.caches import Features, Lengths, Mind, State
+from retain.caches import Mind, State
 from retain.comparisons import Diff
 from retain.errors import BadOption, CannotUndo, NothingLearned, UnknownEvent
 from retain.gate import judge, watch
@@ -20,6 +20,7 @@ from retain.jury import Judged
 from retain.pairing import Pairs
 from retain.refusal import concluded, refuse
 from retain.session import Session
+from retain.solving import Vectors
 from retain.values import Budgets, Change, Update, Version
 
 __all__ = [
@@ -96,10 +97,9 @@ def diff(session: Session, a: int | str, b: int | str | None) -> Diff:
     started = time.perf_counter()
     first, second, now = state_of(session, a), state_of(session, b), session.state
     judges = [i for i, sample in enumerate(now.samples) if sample.label != REFERENCE]
-    features, norms = now.features[judges], now.norms[judges]
     samples = [now.samples[i] for i in judges]
-    before = [answer or None for answer in _answers(session, first, features, norms)]
-    after = _answers(session, second, features, norms)
+    before = [answer or None for answer in _answers(session, first, now, judges)]
+    after = _answers(session, second, now, judges)
     if samples and second.mind.head is None:
         raise NothingLearned(f"version {b} knows no class yet, so there is nothing to compare")
     found = compare(before, after, [sample.label for sample in samples])
@@ -124,12 +124,23 @@ def diff(session: Session, a: int | str, b: int | str | None) -> Diff:
     )
 
 
-def _answers(session: Session, state: State, features: Features, norms: Lengths) -> tuple[str, ...]:
-    """What a version answers for pictures, by the names that classes have now; "" for nothing."""
+def _answers(session: Session, state: State, now: State, rows: Sequence[int]) -> tuple[str, ...]:
+    """What a version answers for pictures of now, by the names that classes have now.
+
+    It looks at them with its own extractor. "" stands for no answer.
+    """
     if state.mind.head is None:
-        return ("",) * len(features)
+        return ("",) * len(rows)
+    features, norms = _vectors(session, state, now)
     names = _names(session, state)
-    return tuple(names[answer] for answer in state.mind.answers(features, norms))
+    return tuple(names[answer] for answer in state.mind.answers(features[rows], norms[rows]))
+
+
+def _vectors(session: Session, state: State, now: State) -> Vectors:
+    """What a version sees in the pictures of now."""
+    if state.mind.era.extractor == now.mind.era.extractor:
+        return now.features, now.norms
+    return session.vectors(state.mind.era, [sample.image for sample in now.samples])
 
 
 def _classes(session: Session, state: State) -> set[str]:
@@ -232,13 +243,14 @@ def rollback(session: Session, alias: str, *, force: bool, dry_run: bool) -> Upd
 def _seen(session: Session, state: State) -> State:
     """A version on what is remembered now, whatever was remembered then."""
     now = session.state
-    answers = _answers(session, state, now.features, now.norms)
+    answers = _answers(session, state, now, range(len(now.samples)))
+    features, norms = _vectors(session, state, now)
     return replace(
         state,
         samples=now.samples,
         rows=now.rows,
-        features=now.features,
-        norms=now.norms,
+        features=features,
+        norms=norms,
         answers=answers,
     )
 

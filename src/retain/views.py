@@ -33,7 +33,7 @@ def show(session: Session, what: int | str) -> EventDetail | ImageDetail:
             return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
     with session.reading() as mind:
         sample = named(store, what)
-        found = store.feature(sample.image)
+        found = store.feature(sample.image, mind.era)
         numbers = {event for event, _ in store.history(sample.image)}
         history = tuple(event for event in store.events() if event.event in numbers)
     if found is None:
@@ -50,8 +50,8 @@ def status(session: Session) -> Status:
     tuned = mind.tuning
     return Status(
         path=str(session.store.path),
-        extractor=session.extractor.name,
-        dimension=manifest.dimension,
+        extractor=session.eyes_of(mind.era).extractor.name,
+        dimension=mind.era.dimension,
         memory=manifest.memory,
         options=dict(manifest.options),
         images=len(labelled),

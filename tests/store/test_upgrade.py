@@ -6,6 +6,7 @@ import sqlite3
 import numpy as np
 import pytest
 
+import retain
 from retain.errors import NewerFormat
 from retain.store import Store, schema
 from retain.store.lock import exclusive
@@ -107,7 +108,7 @@ def test_an_old_journal_is_brought_up_to_date_when_it_is_opened(old):
             store.forget([picture(1).image])
         assert traces(old, picture(1)) == set()
         assert store.check() == ([], [])
-    assert version(old) == 2
+    assert version(old) == len(schema.MIGRATIONS)
     rows = raw(old, "SELECT vector, norm, checksum FROM features")
     assert len(rows) == COUNT  # one more that was taken back, one less that was forgotten
     for vector, norm, checksum in rows:
@@ -139,7 +140,7 @@ def test_an_old_journal_that_somebody_writes_is_brought_up_to_date_by_the_next(o
         check_everything(store)
         assert version(old) == 1
     Store.open(old).close()
-    assert version(old) == 2
+    assert version(old) == len(schema.MIGRATIONS)
 
 
 def test_a_store_that_was_open_before_is_brought_up_to_date_when_it_writes(old):
@@ -148,7 +149,7 @@ def test_a_store_that_was_open_before_is_brought_up_to_date_when_it_writes(old):
     with store:
         assert version(old) == 1
         learn(store, [COUNT])
-        assert version(old) == 2
+        assert version(old) == len(schema.MIGRATIONS)
         assert store.check() == ([], [])
 
 
@@ -175,6 +176,58 @@ def test_a_newer_retain_may_come_while_a_store_is_open(store, path):
     raw(path, "PRAGMA user_version = 9")
     with pytest.raises(NewerFormat, match="version 9"), store.writing("learn"):
         pass
+
+
+# -- version 2, before a classifier could change its extractor -------------------------------------
+
+
+@pytest.fixture
+def second(tmp_path):
+    """A classifier as the last retain before version 3 left it, and what it answered."""
+    path = tmp_path / "second"
+    rows = np.random.default_rng(3).normal(size=(30, 6)).astype(np.float32)
+    with retain.create(path, extractor="vectors:6") as shop:
+        shop.learn(rows[:20], ["ant", "bee"] * 10, force=True)
+        shop.correct(rows[20], "ant", force=True)
+        said = [(p.label, p.probability) for p in shop.predict(rows)]
+        digest = shop.digest
+    raw(path, "DROP TABLE trained")
+    raw(path, "DROP TABLE later_features")
+    raw(path, "DROP TABLE extractors")
+    raw(path, "PRAGMA user_version = 2")
+    return path, rows, said, digest
+
+
+@pytest.mark.parametrize("writable", [True, False], ids=["written", "read"])
+def test_a_journal_of_version_2_answers_as_it_did(second, monkeypatch, writable):
+    path, rows, said, digest = second
+    if not writable:
+        monkeypatch.setattr("retain.store.store.os.access", lambda *_: False)
+    before = everything(path)
+    with retain.open(path) as shop:
+        assert [(p.label, p.probability) for p in shop.predict(rows)] == said
+        assert [(p.label, p.probability) for p in shop.predict(rows, version=2)] == said
+        assert shop.digest == digest
+        assert shop.verify().ok
+        assert shop.status().dimension == 6
+        if writable:
+            assert version(path) == len(schema.MIGRATIONS)
+            shop.forget(shop.samples()[0].image, force=True)
+            shop.undo(2)
+            assert shop.verify().ok
+    if not writable:
+        assert everything(path) == before
+
+
+def test_a_pack_of_version_2_can_be_unpacked(second, tmp_path, monkeypatch):
+    path, rows, said, _ = second
+    monkeypatch.setattr("retain.store.store.os.access", lambda *_: False)
+    with retain.open(path) as shop:
+        shop.pack(tmp_path / "old.retain")
+    monkeypatch.undo()
+    with retain.unpack(tmp_path / "old.retain", tmp_path / "again") as again:
+        assert [(p.label, p.probability) for p in again.predict(rows)] == said
+        assert version(again.path) == len(schema.MIGRATIONS)
 
 
 # -- checksums -----------------------------------------------------------------------------------

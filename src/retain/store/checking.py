@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from sqlalchemy import Connection
 
 from retain.errors import Damaged, RetainError, UnknownImage
-from retain.store import journal, reading, schema
+from retain.store import eras, journal, reading, schema
 from retain.store.blobs import Blobs
 from retain.store.database import Database
 from retain.store.failures import translated
-from retain.store.journal import Plan, Replay
+from retain.store.journal import Entry, Era, Plan, Replay
 from retain.store.manifest import Manifest
 
 __all__ = ["check", "checked_plan"]
@@ -22,9 +24,21 @@ def check(database: Database, manifest: Manifest, blobs: Blobs) -> tuple[list[st
     try:
         with database.transaction() as connection:
             problems += _database(connection)
-            problems += _membership(connection, manifest)
-            summed = schema.version(connection) >= schema.CHECKSUMS
-            problems += _features(connection, manifest, summed=summed)
+            entries = reading.entries(connection)
+            problems += _membership(connection, manifest, entries)
+            found = schema.version(connection)
+            summed = found >= schema.CHECKSUMS
+            several = eras.every(connection, manifest, entries)
+            problems += _features(connection, several, later=found >= schema.ERAS, summed=summed)
+            in_force = eras.of(connection, manifest, journal.era(entries))
+            problems += [
+                f"the feature of {image} by the extractor in force is missing"
+                for image in reading.lacking(connection, in_force.key)
+                if in_force.key
+            ]
+            extractors = eras.named(manifest, entries)
+            if found >= schema.ERAS:
+                notes += _lineage(connection, entries, extractors)
             if not summed:
                 notes.append(
                     "the features have no checksums yet; the next command that changes this "
@@ -54,7 +68,30 @@ def check(database: Database, manifest: Manifest, blobs: Blobs) -> tuple[list[st
     spare = sum(image not in kept for image in blobs.all())
     if spare:
         notes.append(f"{spare} files in blobs/ belong to no picture; the next forget erases them")
+    if eras.stray(database.folder, extractors):
+        notes.append(
+            "extractors/ holds one that no event names, left by an adapt that did not end; the "
+            "next command that changes this classifier removes it"
+        )
     return problems, notes
+
+
+def _lineage(connection: Connection, entries: Sequence[Entry], kept: Collection[str]) -> list[str]:
+    """What is to be said of extractors: what they owe to forgotten pictures, and candidates."""
+    notes = []
+    for event, count in journal.owed(entries).items():
+        gone = "1 picture that is" if count == 1 else f"{count} pictures that are"
+        notes.append(
+            f"the extractor of event {event} was trained with {gone} forgotten since; to train one "
+            f"without: retain adapt --rebuild"
+        )
+    begun = {row[0] for row in connection.exec_driver_sql("SELECT fingerprint FROM extractors")}
+    if begun - set(kept):
+        notes.append(
+            "features were computed for an extractor that no event put in place; adapting to it "
+            "goes on from there, and adapting to another drops them"
+        )
+    return notes
 
 
 def _kept(database: Database, image: str) -> bool:
@@ -71,14 +108,14 @@ def _database(connection: Connection) -> list[str]:
     return problems
 
 
-def checked_plan(connection: Connection, replayed: Replay) -> Plan:
+def checked_plan(connection: Connection, replayed: Replay, era: Era) -> Plan:
     """A replay by hash, if the members kept are the same.
 
     Raises:
         Damaged: if they are not.
     """
     _compare_members(connection, replayed)
-    plan = reading.plan(connection, replayed)
+    plan = reading.plan(connection, replayed, era)
     # An index may say otherwise than the table that it indexes.
     if list(plan.members) != reading.samples(connection, "", {}):
         raise Damaged(
@@ -108,33 +145,48 @@ def _compare_members(connection: Connection, replayed: Replay) -> None:
         )
 
 
-def _membership(connection: Connection, manifest: Manifest) -> list[str]:
+def _membership(connection: Connection, manifest: Manifest, entries: Sequence[Entry]) -> list[str]:
     problems: list[str] = []
-    replayed = journal.replay(reading.entries(connection), reading.said(connection))
+    replayed = journal.replay(entries, reading.said(connection))
     try:
-        checked_plan(connection, replayed)
+        checked_plan(connection, replayed, eras.founding(manifest))
     except Damaged as error:
         problems.append(str(error))
     return problems
 
 
-def _features(connection: Connection, manifest: Manifest, *, summed: bool) -> list[str]:
+def _features(
+    connection: Connection, several: Sequence[Era], *, later: bool, summed: bool
+) -> list[str]:
     """Features that are missing, cut short, or (where there are checksums) not what was stored."""
     problems: list[str] = []
-    kept = connection.exec_driver_sql(
-        f"SELECT i.hash, f.vector, f.norm, {'f.checksum' if summed else 'NULL'} "  # noqa: S608
-        "FROM images i LEFT JOIN features f ON f.image = i.id"
-    )
-    for digest, vector, norm, checksum in kept:
-        if vector is None:
-            state = "missing"
-        elif not (isinstance(vector, bytes) and isinstance(norm, bytes)):
-            state = "no feature at all"
-        elif len(vector) != 2 * manifest.dimension:
-            state = f"{len(vector)} bytes long"
-        elif summed and schema.checksum(vector, norm) != checksum:
-            state = "not the one that was stored: its checksum differs"
-        else:
-            continue
-        problems.append(f"the feature of {reading.to_name(digest)} is {state}")
+    column = "f.checksum" if summed else "NULL"
+    rows = [(several[0].key, several[0].dimension, "images i LEFT JOIN features f")]
+    spoken = {era.key: era.dimension for era in several if era.key}
+    rows += [
+        (key, size, f"images i JOIN {reading.features_of(key)} f") for key, size in spoken.items()
+    ]
+    elsewhere = set()
+    if later:
+        held = "SELECT DISTINCT i.hash FROM later_features f JOIN images i ON i.id = f.image"
+        elsewhere = {row[0] for row in connection.exec_driver_sql(held)}
+    for key, dimension, tables in rows:
+        by = " by a later extractor" if key else ""
+        kept = connection.exec_driver_sql(
+            f"SELECT i.hash, f.vector, f.norm, {column} FROM {tables} ON f.image = i.id"  # noqa: S608
+        )
+        for digest, vector, norm, checksum in kept:
+            if vector is None and digest in elsewhere:
+                continue
+            if vector is None:
+                state = "missing"
+            elif not (isinstance(vector, bytes) and isinstance(norm, bytes)):
+                state = "no feature at all"
+            elif len(vector) != 2 * dimension:
+                state = f"{len(vector)} bytes long"
+            elif summed and schema.checksum(vector, norm) != checksum:
+                state = "not the one that was stored: its checksum differs"
+            else:
+                continue
+            problems.append(f"the feature{by} of {reading.to_name(digest)} is {state}")
     return problems

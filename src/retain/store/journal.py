@@ -4,9 +4,10 @@ An event asserts labels of pictures (`learn`, `correct`), maps one label to anot
 (`rename`, `merge`), takes an earlier event back (`undo`), or records that pictures were forgotten.
 `reference` takes pictures in without a label, `protect` marks pictures and classes that must never
 get worse, `gate` sets the budgets that changes are held to, and `promote` lets an alias stand for
-the state right after some event. An event that an active `undo` names is not active; an undo may
-itself be taken back. Membership is what the active events say, in order; the last word on a picture
-counts. Forgotten pictures have no rows left, so a replay cannot meet them.
+the state right after some event. `adapt` puts another extractor in the place of the one before;
+what follows, until the next that is active, is its era. An event that an active `undo` names is not
+active; an undo may itself be taken back. Membership is what the active events say, in order; the
+last word on a picture counts. Forgotten pictures have no rows left, so a replay cannot meet them.
 
 A *lesson* is an active `learn` or `reference` that still says something, or a `correct` that leaves
 the membership a quarter larger than the lesson before it did. What was a member, and as what, right
@@ -31,11 +32,14 @@ __all__ = [
     "PROTECTED",
     "Assertion",
     "Entry",
+    "Era",
     "Plan",
     "Replay",
     "Rules",
     "active",
+    "era",
     "followed",
+    "owed",
     "promotions",
     "replay",
     "rules",
@@ -83,12 +87,32 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Era:
+    """Which extractor is in force, and since when.
+
+    Attributes:
+        number: the `adapt` that it began with; 0 for the one that the classifier was made with.
+        extractor: the fingerprint of what turns pictures into features.
+        dimension: how many numbers a feature has.
+        start: SHA-256 of the adopted layer that goes with it; None where nothing was adopted.
+        key: the number under which its features are kept; 0 for those of the first extractor.
+    """
+
+    number: int
+    extractor: str
+    dimension: int
+    start: str | None = None
+    key: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """A membership: the samples sorted by hash, image → label at the last lesson, and the rules."""
+    """A membership: the samples sorted by hash, image → label at the last lesson, rules and era."""
 
     members: tuple[Sample, ...]
     lesson: Mapping[str, str]
-    rules: Rules = field(default_factory=Rules)
+    rules: Rules
+    era: Era
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +179,25 @@ def replay(entries: Sequence[Entry], said: Said, without: Collection[int] = ()) 
                     label, earlier, event = members[image]
                     members[image] = label, earlier & ~PROTECTED | marks & PROTECTED, event
     return Replay(members, lesson, rules(entries))
+
+
+def era(entries: Sequence[Entry]) -> Entry | None:
+    """The `adapt` whose extractor is in force after `entries`; None where it is the first one."""
+    undone = active(entries)
+    left = (each for each in reversed(entries) if each.kind == "adapt" and each.id not in undone)
+    return next(left, None)
+
+
+def owed(entries: Sequence[Entry]) -> dict[int, int]:
+    """Event of an `adapt` → how many pictures its extractor was trained with and are forgotten."""
+    found: dict[int, int] = {}
+    for entry in entries:
+        debts = entry.detail.get("trained", {}) if entry.kind == "forget" else {}
+        if entry.kind == "adapt" and entry.detail.get("forgotten"):
+            debts = {entry.id: entry.detail["forgotten"]}
+        for event, count in debts.items():
+            found[int(event)] = found.get(int(event), 0) + int(count)
+    return found
 
 
 def rules(entries: Sequence[Entry]) -> Rules:
@@ -249,13 +292,20 @@ def unknown(number: int, last: int) -> UnknownEvent:
 
 def told(entries: Sequence[Entry], labels: Mapping[int, Mapping[str, int]]) -> list[Event]:
     """The journal for people; `labels` are event → label → how many pictures it gives it to."""
-    undone = active(entries)
+    undone, debts = active(entries), owed(entries)
     kinds = {entry.id: entry.kind for entry in entries}
-    return [described(e, labels.get(e.id, {}), kinds, undone.get(e.id)) for e in entries]
+    return [
+        described(e, labels.get(e.id, {}), kinds, undone.get(e.id), debts.get(e.id, 0))
+        for e in entries
+    ]
 
 
 def described(
-    entry: Entry, labels: Mapping[str, int], kinds: Mapping[int, str], undone: int | None
+    entry: Entry,
+    labels: Mapping[str, int],
+    kinds: Mapping[int, str],
+    undone: int | None,
+    debt: int = 0,
 ) -> Event:
     """An entry for people: counts and labels of what is still remembered, never a file's name."""
     count = sum(labels.values())
@@ -272,6 +322,8 @@ def described(
     elif entry.kind == "forget":
         gone = entry.detail["images"]
         summary = f"forgot {gone} {'picture' if gone == 1 else 'pictures'}"
+        if eras := sorted(map(int, entry.detail.get("trained", {}))):
+            summary += f", with which the extractor of event {_listed(eras)} was trained"
     elif entry.kind == "reference":
         summary = f"took {pictures} as reference" if count else "took pictures since forgotten"
     elif entry.kind == "protect":
@@ -280,6 +332,12 @@ def described(
         summary = f"{'no longer protects' if entry.detail.get('off') else 'protects'} {named}"
     elif entry.kind == "gate":
         summary = "set budgets: " + ", ".join(f"{k} {v}" for k, v in entry.detail.items())
+    elif entry.kind == "adapt":
+        how = f" by {entry.detail['method']}" if entry.detail.get("method") else ""
+        summary = f"put another extractor in place{how}"
+        if debt:
+            gone = "picture that is" if debt == 1 else "pictures that are"
+            summary += f", trained with {debt} {gone} forgotten since"
     elif entry.kind == "promote":
         summary = f"{entry.detail['alias']} is version {entry.detail['version']} now"
     else:
@@ -287,6 +345,10 @@ def described(
         joint = "to" if entry.kind == "rename" else "into"
         summary = f"{verb} {entry.detail['old']!r} {joint} {entry.detail['new']!r}"
     return Event(entry.id, entry.kind, entry.at, summary, count, undone, entry.target)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " and ".join(map(str, numbers))
 
 
 def parsed(row: Any) -> Entry:

@@ -19,18 +19,19 @@ _POLL = 0.05
 
 
 @contextmanager
-def exclusive(folder: Path, verb: str, wait: float) -> Iterator[None]:
+def exclusive(folder: Path, verb: str, wait: float, name: str = "lock") -> Iterator[None]:
     """Hold the right to write to the classifier in `folder`.
 
     Args:
         folder: the classifier.
         verb: what it is held for; told to those who wait in vain.
         wait: how many seconds to wait for another holder.
+        name: of the file, where another right than that to write is meant.
 
     Raises:
         Locked: if another process still holds it then; the message names it.
     """
-    handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    handle = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + wait
         while True:

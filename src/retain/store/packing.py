@@ -17,7 +17,7 @@ import os
 import sqlite3
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ from retain.errors import (
 )
 from retain.store.blobs import Blobs
 from retain.store.database import Database
+from retain.store.eras import FOLDER
 from retain.store.failures import translated, understood
 from retain.store.lock import exclusive
 from retain.store.manifest import Manifest, sync_folder
@@ -176,7 +177,7 @@ def _pack_once(folder: Path, manifest: Manifest, room: Path) -> int:
     with zipfile.ZipFile(whole, "w") as archive:
         index["manifest.json"] = _add(archive, "manifest.json", folder / "manifest.json")
         index["journal.db"] = _add(archive, "journal.db", copy)
-        for file in _extractor_files(folder, manifest):
+        for file in _extractor_files(folder, _extractors(folder, manifest, copy)):
             name = file.relative_to(folder).as_posix()
             index[name] = _add(archive, name, file)
         for image in _pictures(folder, copy) if manifest.memory == "images" else ():
@@ -232,14 +233,21 @@ def _unreadable(file: Path, error: OSError) -> StoreError:
     )
 
 
-def _extractor_files(folder: Path, manifest: Manifest) -> Iterator[Path]:
+def _extractors(folder: Path, manifest: Manifest, copy: Path) -> set[str]:
+    """Those that the journal names, also in events that were taken back."""
+    with translated(folder), understood(folder), closing(sqlite3.connect(copy)) as journal:
+        rows = journal.execute("SELECT detail FROM events WHERE kind = 'adapt'").fetchall()
+        return {manifest.extractor, *(json.loads(detail)["extractor"] for (detail,) in rows)}
+
+
+def _extractor_files(folder: Path, extractors: Collection[str]) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise _unreadable(Path(error.filename), error)
 
-    extractor = folder / "extractors" / manifest.extractor
-    if not extractor.is_dir():
-        raise Damaged(f"{extractor} is missing; put a copy of it back")
-    for one in sorted(extractor.parent.iterdir()):
+    for name in sorted(extractors):
+        one = folder / FOLDER / name
+        if not one.is_dir():
+            raise Damaged(f"{one} is missing; put a copy of it back")
         for here, folders, names in os.walk(one, onerror=refuse):
             folders.sort()
             for name in sorted(
@@ -302,6 +310,14 @@ def _drop_pending(journal: sqlite3.Connection) -> None:
                 )
     journal.execute("DELETE FROM images WHERE staged = 1")
     journal.execute("DELETE FROM erasures")
+    if any(table == "later_features" for (table,) in tables):
+        # What was computed for an extractor that no event names yet.
+        told = journal.execute("SELECT detail FROM events WHERE kind = 'adapt'").fetchall()
+        named = {json.loads(detail)["extractor"] for (detail,) in told}
+        rows = journal.execute("SELECT id, fingerprint FROM extractors").fetchall()
+        for number in [(number,) for number, fingerprint in rows if fingerprint not in named]:
+            journal.execute("DELETE FROM later_features WHERE extractor = ?", number)
+            journal.execute("DELETE FROM extractors WHERE id = ?", number)
     journal.execute("COMMIT")
     if journal.total_changes > before:
         journal.execute("VACUUM")

@@ -12,24 +12,29 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from retain.errors import Damaged
-from retain.store.journal import EXCEPTION, PINNED, PROTECTED, Entry, Plan, Replay, parsed
+from retain.store.journal import EXCEPTION, PINNED, PROTECTED, Entry, Era, Plan, Replay, parsed
 from retain.values import Sample
 
 __all__ = [
+    "adapted_since",
     "asserted",
     "entries",
+    "extractor_key",
     "features",
+    "features_of",
     "find",
     "head_event",
     "history",
     "known",
     "labels_by_event",
+    "lacking",
     "numbers",
     "plan",
     "said",
     "samples",
     "to_bytes",
     "to_name",
+    "trained",
     "tuning",
 ]
 
@@ -64,12 +69,65 @@ _TABLES = {
 }
 
 
-def known(connection: Connection) -> set[str]:
-    """All pictures whose feature is kept, members or not."""
+def adapted_since(connection: Connection, event: int, *, undone: bool) -> bool:
+    """Whether there is an `adapt` after an event; or, with `undone`, anything that ends one."""
+    kinds = "('adapt', 'undo')" if undone else "('adapt')"
+    found = connection.exec_driver_sql(
+        f"SELECT 1 FROM events WHERE id > ? AND kind IN {kinds} LIMIT 1",  # noqa: S608 one of two
+        (event,),
+    )
+    return found.first() is not None
+
+
+def extractor_key(connection: Connection, fingerprint: str) -> int | None:
+    """The number under which the features of a later extractor are kept; None if there is none."""
+    found = connection.exec_driver_sql(
+        "SELECT id FROM extractors WHERE fingerprint = ?", (fingerprint,)
+    ).scalar()
+    return None if found is None else int(found)
+
+
+def features_of(key: int) -> str:
+    """What to select features from: those of the first extractor (0), or of a later one."""
+    if not key:
+        return "features"
+    return (
+        "(SELECT image, norm, vector, checksum FROM later_features "  # noqa: S608 a number
+        f"WHERE extractor = {int(key)})"
+    )
+
+
+def known(connection: Connection, key: int) -> set[str]:
+    """All pictures whose feature by an extractor is kept, members or not."""
     rows = connection.exec_driver_sql(
-        "SELECT i.hash FROM features f JOIN images i ON i.id = f.image"
+        f"SELECT i.hash FROM {features_of(key)} f JOIN images i ON i.id = f.image"  # noqa: S608
     )
     return {to_name(row[0]) for row in rows}
+
+
+def lacking(connection: Connection, key: int) -> list[str]:
+    """Members without a feature by an extractor, sorted."""
+    rows = connection.exec_driver_sql(
+        "SELECT i.hash FROM members m JOIN images i ON i.id = m.image "  # noqa: S608
+        f"LEFT JOIN {features_of(key)} f ON f.image = m.image WHERE f.image IS NULL ORDER BY i.hash"
+    )
+    return [to_name(row[0]) for row in rows]
+
+
+def trained(connection: Connection, images: Sequence[str]) -> dict[int, int]:
+    """Event of an `adapt` → how many of these pictures its extractor was trained with."""
+    found: dict[int, int] = {}
+    for start in range(0, len(images), _AT_ONCE):
+        part = [to_bytes(image) for image in images[start : start + _AT_ONCE]]
+        marks = ", ".join("?" * len(part))
+        rows = connection.exec_driver_sql(
+            "SELECT t.event, count(*) FROM trained t JOIN images i ON i.id = t.image "  # noqa: S608
+            f"WHERE i.hash IN ({marks}) GROUP BY t.event",
+            tuple(part),
+        )
+        for event, count in rows:
+            found[event] = found.get(event, 0) + count
+    return dict(sorted(found.items()))
 
 
 def tuning(connection: Connection, key: str) -> dict[str, Any] | None:
@@ -180,7 +238,7 @@ def numbers(connection: Connection, images: Sequence[str]) -> set[int]:
     return found
 
 
-def plan(connection: Connection, replayed: Replay) -> Plan:
+def plan(connection: Connection, replayed: Replay, era: Era) -> Plan:
     """A replay with pictures by hash instead of row number."""
     names: dict[int, tuple[str, str]] = {}
     for number, digest, source in connection.exec_driver_sql("SELECT id, hash, source FROM images"):
@@ -198,13 +256,14 @@ def plan(connection: Connection, replayed: Replay) -> Plan:
             f"verify`, and put a copy of the directory back if you have one"
         ) from None
     ordered = tuple(sorted(members, key=lambda sample: sample.image))
-    return Plan(ordered, lesson, replayed.rules)
+    return Plan(ordered, lesson, replayed.rules, era)
 
 
 def features(
-    connection: Connection, images: Sequence[str] | None, dimension: int
+    connection: Connection, images: Sequence[str] | None, era: Era
 ) -> tuple[list[str], NDArray[np.int16], NDArray[np.float32]]:
     """Features of `images`, or of all members, sorted by hash: see `Store.features`."""
+    dimension = era.dimension
     if images is None:
         count = int(connection.exec_driver_sql("SELECT count(*) FROM members").scalar_one())
         parts: list[tuple[str, tuple[bytes, ...]]] = [
@@ -223,7 +282,7 @@ def features(
     norms = np.zeros(count, dtype=np.float32)
     for condition, parameters in parts:
         rows = connection.exec_driver_sql(
-            "SELECT i.hash, f.vector, f.norm FROM features f "  # noqa: S608
+            f"SELECT i.hash, f.vector, f.norm FROM {features_of(era.key)} f "  # noqa: S608
             f"JOIN images i ON i.id = f.image {condition}",
             parameters,
         )

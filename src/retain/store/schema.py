@@ -5,6 +5,12 @@ picture; ``members`` is their replay, kept so that it need not be replayed; ``fe
 picture's vector and, since version 2, its checksum; ``tunings`` caches numbers by key. A picture
 with ``staged = 1`` was read by a lesson that has not ended: no event speaks of it yet.
 
+Since version 3 a classifier may have other extractors than the one it was made with: ``extractors``
+numbers their fingerprints, ``later_features`` holds pictures' vectors by picture and extractor, and
+``trained`` the pictures that the extractor of an ``adapt`` was trained with. What the founding
+extractor computed stays in ``features``, so that nothing is copied when an older database is
+brought up to date and nothing more is read where nothing was ever adapted.
+
 The tables below are those of version 1. What later versions have besides is in their migrations, so
 that a new database is made just as an old one is brought up to date.
 """
@@ -35,10 +41,11 @@ from sqlalchemy.pool import StaticPool
 
 from retain.errors import Damaged, NewerFormat
 
-__all__ = ["CHECKSUMS", "MIGRATIONS", "checksum", "connect", "migrate", "version"]
+__all__ = ["CHECKSUMS", "ERAS", "MIGRATIONS", "checksum", "connect", "migrate", "version"]
 
-# The version since which features have checksums.
+# The versions since which features have checksums, and since which there may be other extractors.
 CHECKSUMS = 2
+ERAS = 3
 
 # Features whose checksums are made at once when an older database is brought up to date.
 _AT_ONCE = 500
@@ -131,7 +138,26 @@ def _checksums(connection: Connection) -> None:
             connection.exec_driver_sql("UPDATE features SET checksum = ? WHERE image = ?", made)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _checksums)
+_ERAS_TABLES = (
+    "CREATE TABLE extractors (id INTEGER PRIMARY KEY, fingerprint TEXT NOT NULL UNIQUE)",
+    """CREATE TABLE later_features (
+        image INTEGER NOT NULL REFERENCES images (id),
+        extractor INTEGER NOT NULL REFERENCES extractors (id),
+        norm BLOB NOT NULL, vector BLOB NOT NULL, checksum BLOB, PRIMARY KEY (image, extractor)
+    )""",
+    """CREATE TABLE trained (
+        image INTEGER NOT NULL REFERENCES images (id),
+        event INTEGER NOT NULL REFERENCES events (id), PRIMARY KEY (image, event)
+    ) WITHOUT ROWID""",
+)
+
+
+def _eras(connection: Connection) -> None:
+    for statement in _ERAS_TABLES:
+        connection.execute(text(statement))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _checksums, _eras)
 """Numbered from 1: each brings a database of the version before to its own."""
 
 

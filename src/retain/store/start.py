@@ -1,4 +1,8 @@
-"""The last layer that a classifier was adopted with, as one file beside its extractor."""
+"""The last layer that a classifier was adopted with, as one file beside its extractor.
+
+An extractor that takes the place of the adopted one brings a layer of its own, named by its digest,
+since two eras may have one extractor and different layers.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from numpy.typing import NDArray
 
 from retain.errors import Damaged
 
-__all__ = ["FILE", "Layer", "packed", "read"]
+__all__ = ["FILE", "Layer", "file_name", "packed", "read"]
 
 FILE = "start.safetensors"
 
@@ -34,7 +38,16 @@ def packed(
     return data, hashlib.sha256(data).hexdigest()
 
 
-def read(folder: Path, sha256: str) -> Layer:
+def file_name(sha256: str, era: int) -> str:
+    """What the file of a layer is called in the folder of the extractor of an era.
+
+    >>> file_name("0123456789abcdef0123", 0), file_name("0123456789abcdef0123", 7)
+    ('start.safetensors', 'start-0123456789abcdef.safetensors')
+    """
+    return f"start-{sha256[:16]}.safetensors" if era else FILE
+
+
+def read(folder: Path, sha256: str, name: str = FILE) -> Layer:
     """The layer in a folder.
 
     Raises:
@@ -42,7 +55,7 @@ def read(folder: Path, sha256: str) -> Layer:
     """
     from safetensors.numpy import load
 
-    path = folder / FILE
+    path = folder / name
     try:
         data = path.read_bytes()
     except OSError as error:

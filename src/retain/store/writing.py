@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,21 +19,31 @@ from retain.errors import AlreadyExists
 from retain.store.failures import translated
 from retain.store.journal import Assertion, Replay
 from retain.store.manifest import Manifest, sync_folder, write_whole
-from retain.store.reading import numbers, printable, to_bytes, to_name
+from retain.store.reading import extractor_key, numbers, printable, to_bytes, to_name
 from retain.store.schema import checksum, connect, migrate
 
 __all__ = [
+    "Featured",
     "NewImage",
     "build",
+    "candidate",
     "delete_images",
+    "drop_candidates",
+    "feature_bytes",
     "insert_assertions",
     "insert_event",
+    "insert_features",
     "insert_images",
+    "insert_trained",
     "make",
     "replace_members",
     "replace_tuning",
     "staged",
 ]
+
+
+Featured = tuple[str, NDArray[np.int16], float]
+"""A picture by its content hash, its feature int16 [d], and that feature's original length."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -106,20 +116,71 @@ def insert_event(
     return int(found.scalar_one())
 
 
-def insert_images(connection: Connection, new_images: Sequence[NewImage], *, staged: bool) -> None:
-    """Pictures and their features; what is there already stays as it is."""
+def insert_images(
+    connection: Connection, new_images: Sequence[NewImage], key: int, *, staged: bool
+) -> None:
+    """Pictures and their features by an extractor; what is there already stays as it is."""
     for new in new_images:
         connection.exec_driver_sql(
             "INSERT INTO images (hash, source, staged) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (to_bytes(new.image), printable(new.source), int(staged)),
         )
-        norm = np.float32(new.norm).astype("<f4").tobytes()
-        vector = np.ascontiguousarray(new.feature, dtype="<i2").tobytes()
+    insert_features(connection, [(n.image, n.feature, n.norm) for n in new_images], key)
+
+
+def insert_features(connection: Connection, found: Sequence[Featured], key: int) -> None:
+    """Features of pictures that are there, by an extractor; those that are there stay."""
+    for image, feature, length in found:
+        norm = np.float32(length).astype("<f4").tobytes()
+        vector = np.ascontiguousarray(feature, dtype="<i2").tobytes()
+        row = (norm, vector, checksum(vector, norm), to_bytes(image))
+        if key:
+            connection.exec_driver_sql(
+                "INSERT INTO later_features (extractor, image, norm, vector, checksum) "
+                "SELECT ?, id, ?, ?, ? FROM images WHERE hash = ? ON CONFLICT DO NOTHING",
+                (key, *row),
+            )
+        else:
+            connection.exec_driver_sql(
+                "INSERT INTO features (image, norm, vector, checksum) "
+                "SELECT id, ?, ?, ? FROM images WHERE hash = ? ON CONFLICT DO NOTHING",
+                row,
+            )
+
+
+def insert_trained(connection: Connection, number: int, images: Sequence[str]) -> None:
+    """The pictures that the extractor of an `adapt` was trained with, of those that are there."""
+    for image in sorted(set(images)):
         connection.exec_driver_sql(
-            "INSERT INTO features (image, norm, vector, checksum) "
-            "SELECT id, ?, ?, ? FROM images WHERE hash = ? ON CONFLICT DO NOTHING",
-            (norm, vector, checksum(vector, norm), to_bytes(new.image)),
+            "INSERT INTO trained (event, image) SELECT ?, id FROM images WHERE hash = ?",
+            (number, to_bytes(image)),
         )
+
+
+def candidate(connection: Connection, fingerprint: str, kept: Collection[str]) -> int:
+    """The number of a later extractor, made if there is none; other candidates are dropped.
+
+    Args:
+        connection: of a transaction that writes.
+        fingerprint: its own.
+        kept: the extractors that events name.
+    """
+    drop_candidates(connection, {*kept, fingerprint})
+    connection.exec_driver_sql(
+        "INSERT INTO extractors (fingerprint) VALUES (?) ON CONFLICT DO NOTHING", (fingerprint,)
+    )
+    return extractor_key(connection, fingerprint) or 0
+
+
+def drop_candidates(connection: Connection, kept: Collection[str]) -> None:
+    """Erase what was computed with extractors that are not in `kept`."""
+    rows = connection.exec_driver_sql("SELECT id, fingerprint FROM extractors").fetchall()
+    for number in [number for number, fingerprint in rows if fingerprint not in kept]:
+        for table, column in (("later_features", "extractor"), ("extractors", "id")):
+            connection.exec_driver_sql(
+                f"DELETE FROM {table} WHERE {column} = ?",  # noqa: S608 one of two
+                (number,),
+            )
 
 
 def insert_assertions(connection: Connection, number: int, assertions: Sequence[Assertion]) -> None:
@@ -166,6 +227,18 @@ def staged(connection: Connection) -> list[str]:
     return [to_name(row[0]) for row in rows]
 
 
+def feature_bytes(connection: Connection, images: Sequence[str]) -> int:
+    """How many bytes of features are kept of pictures, by all extractors."""
+    found = 0
+    for number in numbers(connection, images):
+        for table in ("features", "later_features"):
+            found += connection.exec_driver_sql(
+                f"SELECT coalesce(sum(length(vector)), 0) FROM {table} WHERE image = ?",  # noqa: S608
+                (number,),
+            ).scalar_one()
+    return found
+
+
 def delete_images(connection: Connection, images: Sequence[str]) -> None:
     """Every row about pictures goes, and their bytes go on the list of what to erase."""
     gone = [(number,) for number in sorted(numbers(connection, images))]
@@ -175,6 +248,6 @@ def delete_images(connection: Connection, images: Sequence[str]) -> None:
         "INSERT OR IGNORE INTO erasures SELECT hash FROM images WHERE id = ?", gone
     )
     connection.exec_driver_sql("INSERT OR IGNORE INTO erasures VALUES (x'')")
-    for table in ("members", "assertions", "features"):
+    for table in ("members", "assertions", "features", "later_features", "trained"):
         connection.exec_driver_sql(f"DELETE FROM {table} WHERE image = ?", gone)  # noqa: S608
     connection.exec_driver_sql("DELETE FROM images WHERE id = ?", gone)

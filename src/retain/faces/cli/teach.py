@@ -233,9 +233,10 @@ def forget(
         told_verdict(receipt.verdict, always=dry_run)
         if receipt.event is None:
             return
+        same = " with this extractor" if receipt.pending else ""
         line(
-            f"level {receipt.level}: statistics and head are bit for bit those of a classifier "
-            f"that never saw {'it' if receipt.images == 1 else 'them'}; "
+            f"level {receipt.level}: statistics and head are bit for bit those of a classifier"
+            f"{same} that never saw {'it' if receipt.images == 1 else 'them'}; "
             f"{receipt.bytes_erased:,} bytes erased"
         )
         if receipt.gone_classes:
