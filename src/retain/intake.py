@@ -21,6 +21,9 @@ __all__ = ["Taken", "checked_label", "resolve", "take"]
 
 LONGEST_LABEL = 1000
 
+# Up to so many pictures are looked up one by one; for more, all that is known is asked for at once.
+_FEW = 16
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Taken:
@@ -83,8 +86,13 @@ def take(
 
     What the store knows is never computed again, so a picture has one feature for good.
     """
-    known = store.known()
-    for done, item in enumerate(extract_many(sources, extractor, skip=known.__contains__), 1):
+    few = len(sources) <= _FEW
+    known = set[str]() if few else store.known()
+
+    def skip(image: str) -> bool:
+        return store.feature(image) is not None if few else image in known
+
+    for done, item in enumerate(extract_many(sources, extractor, skip=skip), 1):
         source = item.source
         found = store.feature(item.image) if item.skipped else None
         if item.skipped and found is None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from retain import audit, explaining, handing, views
+from retain import audit, explaining, handing, suggesting, views
 from retain import versions as history
 from retain.answers import answer, report
 from retain.caches import Mind
-from retain.comparisons import Diff, Explanation, Export, Pack
+from retain.comparisons import Cluster, Diff, Explanation, Export, Hint, Neighbour, Pack, Suggestion
 from retain.errors import NothingLearned
 from retain.intake import Taken, checked_label, named
 from retain.session import Session
@@ -27,11 +27,12 @@ from retain.values import (
     Progress,
     Report,
     Sample,
+    Source,
     Status,
     Verification,
     Version,
 )
-from retain.vision import labelled, unlabelled
+from retain.vision import Decoder, labelled, unlabelled
 
 __all__ = ["Reader"]
 
@@ -73,6 +74,20 @@ class Reader:
         """The digest of the statistics: equal for equal sets of members, on every machine."""
         return self._session.state.statistics.digest
 
+    @property
+    def event(self) -> int:
+        """The number of the journal's last entry; 0 before the first."""
+        return self._session.store.head_event()
+
+    def look_with(self, decoder: Decoder, *, recall: int = 0) -> None:
+        """Decode pictures by `decoder` from now on, such as one in a process with less to lose.
+
+        Args:
+            decoder: takes the bytes and ``shorter=`` as `retain.vision.decode` does.
+            recall: how many of the last features to keep for pictures that come again.
+        """
+        self._session.look_with(decoder, recall)
+
     def predict(
         self,
         source: Any,
@@ -106,7 +121,7 @@ class Reader:
             answer(mind, e.name, e.image, e.feature, e.norm, top=top, remembered=e.image in members)
             for e in taken
         ]
-        return Predictions(tuple(answers), tuple(skipped))
+        return Predictions(tuple(answers), tuple(skipped), mind.event)
 
     def evaluate(
         self,
@@ -142,6 +157,56 @@ class Reader:
             BadImage, UnknownImage: if there is no such picture.
         """
         return explaining.explain(self._session, image, neighbours=neighbours, remedies=remedies)
+
+    def similar(self, source: Any, *, count: int = 5) -> list[tuple[Neighbour, ...]]:
+        """For each picture that can be read, the taught ones it resembles, the nearest first.
+
+        Args:
+            source: pictures, as for `predict`.
+            count: how many for each.
+
+        Raises:
+            BadOption: if `count` is less than one.
+        """
+        return suggesting.similar(self._session, source, count)
+
+    def cluster(self, source: Any, *, count: int | None = None) -> list[Cluster]:
+        """Put pictures that look alike together, the largest group first; 2,000 at most.
+
+        Args:
+            source: pictures, as for `predict`; typically those called unknown.
+            count: how many groups; by default as many as hold together.
+
+        Raises:
+            BadOption: if `count` is less than one.
+        """
+        return suggesting.cluster(self._session, source, count)
+
+    def suggest(self, source: Any, *, count: int = 12) -> list[Suggestion]:
+        """Which of these pictures to label next: those that stand for the most others.
+
+        Args:
+            source: pictures without labels, as for `predict`; 2,000 are looked at.
+            count: how many to name, the most useful first.
+
+        Raises:
+            BadOption: if `count` is less than one.
+        """
+        return suggesting.suggest(self._session, source, count)
+
+    def advise(
+        self, source: Sequence[Source], labels: Sequence[str | None]
+    ) -> list[tuple[Hint, ...]]:
+        """Advice on pictures before they are taught, in their order; changes nothing.
+
+        Args:
+            source: the pictures.
+            labels: what each would be taught as, if that is known.
+
+        Raises:
+            BadOption: if there is not one label (or None) for each.
+        """
+        return suggesting.advise(self._session, source, labels)
 
     def versions(self) -> list[Version]:
         """The states it has been in, oldest first: one after each event that changed answers."""

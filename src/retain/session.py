@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any, TypedDict
 
 from retain.algebra import REFERENCE, Factor, HeadOptions, compare
-from retain.caches import Mind, State, save
+from retain.caches import Features, Mind, State, save
 from retain.gate import Lesson, judge
 from retain.intake import Taken, take
 from retain.jury import Judged, Jury, judged
 from retain.projection import Item, after, load_mind, load_state, state_at
 from retain.store import Assertion, Store
-from retain.values import Budgets, Change, Progress, Skipped, Source, Verdict
-from retain.vision import Extractor, load_extractor
+from retain.values import Budgets, Change, Progress, Sample, Skipped, Source, Verdict
+from retain.vision import Decoder, Extractor, OnnxExtractor, load_extractor
 
 __all__ = ["Differences", "Session", "differences"]
 
@@ -32,7 +32,9 @@ class Session:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._extractor: Extractor | None = None
+        self._looking: tuple[Decoder, int] | None = None
         self._mind: Mind | None = None
+        self._members: tuple[int, tuple[Sample, ...], Features] | None = None
         self._state: State | None = None
         self._unsaved = 0
         self._juries: list[tuple[Factor, Jury]] = []
@@ -43,8 +45,15 @@ class Session:
     def extractor(self) -> Extractor:
         """What turns pictures into features; loaded when first needed."""
         if self._extractor is None:
-            self._extractor = self.load_extractor()
+            extractor = self.load_extractor()
+            if self._looking is not None and isinstance(extractor, OnnxExtractor):
+                extractor = extractor.looking(*self._looking)
+            self._extractor = extractor
         return self._extractor
+
+    def look_with(self, decoder: Decoder, recall: int) -> None:
+        """Decode pictures by `decoder` from now on, and keep the last `recall` features."""
+        self._looking, self._extractor = (decoder, recall), None
 
     def load_extractor(self) -> Extractor:
         """The extractor, read anew from disk; its fingerprint is checked (Damaged)."""
@@ -66,6 +75,21 @@ class Session:
             self._state = state = load_state(self.store)
             self._mind = state.mind
         return state
+
+    @property
+    def members(self) -> tuple[tuple[Sample, ...], Features]:
+        """Every member and its feature int16 [n, d], current with the journal, in one order."""
+        state = self._state
+        event = self.store.head_event()
+        if state is not None and state.mind.event == event:
+            return state.samples, state.features
+        if self._members is None or self._members[0] != event:
+            with self.store.reading():
+                samples = {sample.image: sample for sample in self.store.members()}
+                names, features, _ = self.store.features(None)
+                event = self.store.head_event()
+            self._members = event, tuple(samples[name] for name in names), features
+        return self._members[1:]
 
     @contextmanager
     def reading(self) -> Iterator[Mind]:

@@ -18,6 +18,7 @@ from retain.vision.evidence import (
 )
 from retain.vision.export import Exported, Parity, export_onnx, parity, read_exported
 from retain.vision.extractor import (
+    Decoder,
     Extractor,
     OnnxExtractor,
     VectorExtractor,
@@ -30,6 +31,7 @@ from retain.vision.modelfile import read_model
 from retain.vision.preprocess import Preprocess, prepare
 from retain.vision.preset_trial import PresetTrial, check_presets
 from retain.vision.presets import PRESETS, preset, read_rule
+from retain.vision.quality import blur
 from retain.vision.sources import Collected, labelled, unlabelled
 from retain.vision.splitting import Split, split
 from retain.vision.stream import Extracted, extract_many, usable_cores
@@ -38,6 +40,7 @@ __all__ = [
     "PRESETS",
     "Adopted",
     "Collected",
+    "Decoder",
     "Evidence",
     "ExportExceptions",
     "ExportHead",
@@ -52,6 +55,7 @@ __all__ = [
     "Split",
     "VectorExtractor",
     "adopt",
+    "blur",
     "check_presets",
     "decode",
     "encode_array",
