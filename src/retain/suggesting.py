@@ -134,8 +134,8 @@ def advise(session: Session, source: Any, labels: Sequence[str | None]) -> list[
     mind = session.mind
     for (i, one), around in zip(taken, near, strict=True):
         found[i] += _beside_taught(one, names[i], around, _said(mind, one))
-    for i, twins in _bursts([one for _, one in taken]).items():
-        sentence = f"{len(twins)} of the pictures given look nearly the same; one is enough"
+    for i, (count, twins) in _bursts([one for _, one in taken]).items():
+        sentence = f"{count} of the pictures given look nearly the same; one is enough"
         found[taken[i][0]].append(Hint("burst", sentence, twins))
     return [tuple(each) for each in found]
 
@@ -232,14 +232,14 @@ def _beside_taught(
     return found
 
 
-def _bursts(taken: Sequence[Taken]) -> dict[int, tuple[str, ...]]:
-    """For each that looks the same as two others that are given, the names of all of these."""
+def _bursts(taken: Sequence[Taken]) -> dict[int, tuple[int, tuple[str, ...]]]:
+    """For each that looks the same as two others that are given: how many these are, and which."""
     if len(taken) < _LOOKED_AT:
         return {}
     cosines = _cosines(taken, np.stack([one.feature for one in taken]))
     rows = {i: np.flatnonzero(cosines[i] >= _SAME) for i in range(len(taken))}
     return {
-        i: tuple(sorted({taken[int(j)].image for j in near}))
+        i: (len(near), tuple(sorted({taken[int(j)].image for j in near})))
         for i, near in rows.items()
         if len(near) >= _LOOKED_AT
     }

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from retain.faces.cli import ask, hand, own, teach
+from retain.faces.cli import serve as serving
 from retain.faces.cli.failures import guarded, told
 from retain.faces.cli.output import line
 from retain.faces.cli.progress import progress
@@ -81,6 +82,7 @@ COMMANDS: Final = (
     Command("export", hand.export, OWN, "retain export shop shop.onnx"),
     Command("pack", hand.pack, OWN, "retain pack shop shop.retain"),
     Command("unpack", hand.unpack, OWN, "retain unpack shop2 shop.retain"),
+    Command("serve", serving.serve, OWN, "retain serve shop"),
     Command("demo", demo, TRY, "retain demo --open"),
 )
 
