@@ -11,15 +11,15 @@ import pytest
 pytest.importorskip("fastapi", reason="serving needs the extra: pip install 'retain[server]'")
 pytest.importorskip("httpx", reason="these tests need httpx (the extra dev has it)")
 
-from starlette.testclient import TestClient  # noqa: E402
+from starlette.testclient import TestClient
 
-import retain  # noqa: E402
-from retain.faces.server.app import application  # noqa: E402
-from retain.faces.server.settings import Settings  # noqa: E402
-from retain.faces.server.tokens import Tokens  # noqa: E402
-from retain.vision import encode_vector  # noqa: E402
-from tests.faces.helpers import COLOURS, draw  # noqa: E402
-from tests.verbs.conftest import D, cluster, taught  # noqa: E402
+import retain
+from retain.faces.server.app import application
+from retain.faces.server.settings import Settings
+from retain.faces.server.tokens import Tokens
+from retain.vision import encode_vector
+from tests.faces.helpers import COLOURS, draw
+from tests.verbs.conftest import D, cluster, taught
 
 LABELS = ("ant", "bee", "cow")
 
@@ -125,4 +125,4 @@ def photos(photos_path, tmp_path):
         yield made
 
 
-__all__ = ["D", "LABELS", "Server", "b64", "body", "cluster", "npy"]
+__all__ = ["LABELS", "D", "Server", "b64", "body", "cluster", "npy"]

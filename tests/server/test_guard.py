@@ -11,11 +11,11 @@ import pytest
 
 pytest.importorskip("fastapi", reason="serving needs the extra: pip install 'retain[server]'")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from retain.errors import BadImage  # noqa: E402
-from retain.faces.server.guard import Guard  # noqa: E402
-from retain.vision import decode, encode_array  # noqa: E402
+from retain.errors import BadImage
+from retain.faces.server.guard import Guard
+from retain.vision import decode, encode_array
 
 
 def picture(side=300, kind="JPEG", seed=0):
