@@ -108,15 +108,18 @@ class Reader:
             NothingLearned: if no class is known.
             UnknownEvent: if there is no such version.
         """
-        if history.mind_of(self._session, version).head is None:
-            raise NothingLearned(
-                f"{self.path} has learned nothing yet, so there is nothing to predict; "
-                f"teach it first: retain learn {self.path} FOLDER"
-            )
+        if version is None:
+            known = self._session.knows_something
+        else:
+            known = history.mind_of(self._session, version).head is not None
+        if not known:
+            raise self._nothing_learned()
         collected = unlabelled(source, self._session.extractor)
         skipped = list(collected.skipped)
         taken = self._session.taken(collected.sources, skipped, progress)
         mind, members = self._answering(taken, version)
+        if mind.head is None:
+            raise self._nothing_learned()
         answers = [
             answer(mind, e.name, e.image, e.feature, e.norm, top=top, remembered=e.image in members)
             for e in taken
@@ -305,6 +308,12 @@ class Reader:
             progress: called as ``progress(done, total)``.
         """
         return audit.verify(self._session, deep=deep, progress=progress)
+
+    def _nothing_learned(self) -> NothingLearned:
+        return NothingLearned(
+            f"{self.path} has learned nothing yet, so there is nothing to predict; "
+            f"teach it first: retain learn {self.path} FOLDER"
+        )
 
     def _answering(
         self, taken: Sequence[Taken], version: int | str | None

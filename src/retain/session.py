@@ -68,6 +68,12 @@ class Session:
         return mind
 
     @property
+    def knows_something(self) -> bool:
+        """Whether a class was known when that was last looked at, or is now."""
+        mind = self._mind
+        return (mind is not None and mind.head is not None) or self.mind.head is not None
+
+    @property
     def state(self) -> State:
         """What changing needs, current with the journal."""
         state = self._state
@@ -98,8 +104,9 @@ class Session:
         The mind is worked out before, since others wait while a store is being read; only when
         they write faster than that is it worked out inside.
         """
-        for _ in range(_TRIES):
-            mind = self.mind
+        for attempt in range(_TRIES):
+            # What was worked out last is nearly always still true, and asking twice costs more.
+            mind = (None if attempt else self._mind) or self.mind
             with self.store.reading():
                 if mind.event == self.store.head_event():
                     yield mind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, final
 
@@ -39,8 +39,9 @@ class Asked:
             raise Problem(403, "Forbidden", "only the owner may force what the gate refuses")
 
 
-def _needs(role: str) -> Callable[[Request], Asked]:
-    def asked(request: Request) -> Asked:
+def _needs(role: str) -> Callable[[Request], Awaitable[Asked]]:
+    # Asynchronous, since what is not would be run in a thread of its own.
+    async def asked(request: Request) -> Asked:
         who: Who = request.scope["retain.who"]
         if not who.may(role):
             if who.name == "anonymous":

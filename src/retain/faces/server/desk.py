@@ -78,6 +78,8 @@ class Desk:
         file = folder / "desk.db"
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
         self._turn = threading.RLock()
+        self._line = threading.Lock()
+        self._pending: list[tuple[str, Kept]] = []
         self._since = 0
         self._base = sqlite3.connect(
             file, timeout=10.0, isolation_level=None, check_same_thread=False
@@ -101,6 +103,17 @@ class Desk:
         """Keep pictures that were asked about; returns a new name for the answer to each."""
         now = time.time()
         names = [f"p-{secrets.token_hex(12)}" for _ in pictures]
+        # Who comes while another writes is written with the next, in one transaction.
+        with self._line:
+            self._pending += zip(names, pictures, strict=True)
+        with self._turn:
+            with self._line:
+                waiting, self._pending = self._pending, []
+            if waiting:
+                self._write_kept([name for name, _ in waiting], [each for _, each in waiting], now)
+        return names
+
+    def _write_kept(self, names: Sequence[str], pictures: Sequence[Kept], now: float) -> None:
         with self._writing():
             self._base.executemany(
                 "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) "
@@ -115,7 +128,6 @@ class Desk:
             if self._since >= _TIDY:
                 self._since = 0
                 self._tidy(now)
-        return names
 
     def asked(self, prediction: str) -> str | None:
         """The hash of the picture that an answer was about; None if that is not known any more."""

@@ -217,8 +217,11 @@ def _fetched(settings: Settings, task: Any, config: Config) -> Source:
         raise Problem(
             422, "BadRequest", "start retain serve with --label-studio URL to fetch pictures"
         )
-    base = urlsplit(settings.label_studio)
-    url = urlsplit(urljoin(settings.label_studio.rstrip("/") + "/", place))
+    try:
+        base = urlsplit(settings.label_studio)
+        url = urlsplit(urljoin(settings.label_studio.rstrip("/") + "/", place))
+    except ValueError:
+        raise Problem(422, "BadRequest", "the task's picture is at no address") from None
     if (url.scheme, url.netloc) != (base.scheme, base.netloc) or url.scheme not in (
         "http",
         "https",

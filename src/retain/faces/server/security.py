@@ -128,7 +128,7 @@ class Door:
         """The token that came, and whether as a cookie."""
         kind, _, value = headers.get(b"authorization", "").partition(" ")
         if kind.lower() == "bearer":
-            return value.strip(), False
+            return value.strip() or "?", False
         if kind.lower() == "basic":
             try:
                 text = base64.b64decode(value.strip(), validate=True).decode()
@@ -146,7 +146,7 @@ class Door:
     def _check_host(self, headers: Mapping[bytes, str]) -> None:
         # On loopback readers need no token, so a name that an attacker lets point here (DNS
         # rebinding) must not make a foreign page one of ours.
-        host = urlsplit("//" + headers.get(b"host", "")).hostname or ""
+        host = _place("//" + headers.get(b"host", ""))[1]
         if self._settings.local and host not in _LOCAL:
             raise Problem(
                 403, "Forbidden", f"this server answers to localhost, not to {host[:100]!r}"
@@ -156,7 +156,7 @@ class Door:
         origin = headers.get(b"origin")
         if origin is None:
             return headers.get(b"sec-fetch-site", "same-origin") in {"same-origin", "none"}
-        return urlsplit(origin).netloc == headers.get(b"host", "")
+        return _place(origin)[0] == headers.get(b"host", "")
 
     def _check_rate(self, scope: Scope, who: Who | None) -> None:
         """A bucket for each client, filled at the rate, that may run over a little."""
@@ -173,6 +173,15 @@ class Door:
             self._rates.popitem(last=False)
         if left < 1.0:
             raise Problem(429, "TooMany", f"more than {self._settings.rate:g} requests a second")
+
+
+def _place(address: str) -> tuple[str, str]:
+    """Host and port, and the host alone; empty where it is no address."""
+    try:
+        found = urlsplit(address)
+        return found.netloc, found.hostname or ""
+    except ValueError:
+        return "", ""
 
 
 @final

@@ -68,6 +68,7 @@ class Serving:
         self.tokens = Tokens(settings.folder, settings.session)
         self._readers = ThreadPoolExecutor(usable_cores() + 1, thread_name_prefix="retain-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="retain-write")
+        self._keepers = ThreadPoolExecutor(2, thread_name_prefix="retain-keep")
         self._desk_work = ThreadPoolExecutor(1, thread_name_prefix="retain-desk")
         self._extractor = ""
         self._waiting = 0
@@ -84,7 +85,7 @@ class Serving:
     def close(self) -> None:
         """Finish what has begun, and let go."""
         self._ended.set()
-        for pool in (self._readers, self._writer, self._desk_work):
+        for pool in (self._readers, self._writer, self._keepers, self._desk_work):
             pool.shutdown(wait=True, cancel_futures=True)
         with suppress(Exception):
             self.hand_in()
@@ -145,9 +146,7 @@ class Serving:
         loop = asyncio.get_running_loop()
         kept = [Kept(content_hash(data := each.read()), each.name, data) for each in pictures]
         # Written while the network looks at them.
-        names = (
-            loop.run_in_executor(self._desk_work, self.desk.keep, kept) if keep and kept else None
-        )
+        names = loop.run_in_executor(self._keepers, self.desk.keep, kept) if keep and kept else None
         sources = [source(each) for each in kept]
 
         def work() -> tuple[retain.Predictions, Sequence[tuple[retain.Neighbour, ...]]]:
