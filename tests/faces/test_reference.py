@@ -24,7 +24,9 @@ def python(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 SHOWN = [command for command in COMMANDS if not command.hidden]
 VERBS = [
-    command.name for command in SHOWN if command.name not in ("init", "adopt", "unpack", "demo")
+    command.name
+    for command in SHOWN
+    if command.name not in ("init", "adopt", "unpack", "serve", "demo")
 ]
 
 

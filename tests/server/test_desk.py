@@ -81,7 +81,7 @@ def test_many_write_at_once(desk, tmp_path):
             for n in range(start, start + 40):
                 names.append((which.keep([kept(n)])[0], n))
                 which.count({"a": 1.0}, {"g": 2.0})
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - any at all
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(d, 100 * i)) for i, d in enumerate(others)]

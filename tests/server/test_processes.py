@@ -16,7 +16,8 @@ import pytest
 
 import retain
 from tests.faces.helpers import COMMAND, environment
-from tests.server.conftest import LABELS, b64, cluster, npy
+from tests.server.conftest import LABELS, D, b64, cluster, npy
+from tests.verbs.conftest import taught
 
 
 def free_port() -> int:
@@ -87,9 +88,18 @@ class Running:
             self.process.stdout.close()
 
 
-@pytest.fixture
-def running(vectors):
-    with Running(vectors, "--workers", "2") as made:
+@pytest.fixture(scope="module")
+def taught_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("processes") / "shop"
+    with retain.create(path, extractor=f"vectors:{D}") as shop:
+        taught(shop, *LABELS, n=12)
+    return path
+
+
+@pytest.fixture(scope="module")
+def running(taught_path):
+    """One for all, since it takes a while to start."""
+    with Running(taught_path, "--workers", "2") as made:
         yield made
 
 
@@ -116,9 +126,11 @@ def test_a_correction_is_seen_by_every_worker_within_a_second(running):
             assert set(seen) == {(told.json()["event"], f"emu{number}")}
 
 
-def test_a_killed_worker_takes_nothing_along(running, vectors):
+def test_a_killed_worker_takes_nothing_along(running, taught_path):
     """Requests go on, workers are killed; what was acknowledged is there, no answer is mixed."""
-    row, done, problems = cluster("bee", 1)[0], threading.Event(), []
+    done, problems = threading.Event(), []
+    with retain.open(taught_path) as shop:
+        before, events = len(shop.samples()), shop.event
 
     def ask():
         with running.client() as client:
@@ -145,15 +157,15 @@ def test_a_killed_worker_takes_nothing_along(running, vectors):
     for each in threads:
         each.join()
     assert not problems
-    with retain.open(vectors) as shop:
+    with retain.open(taught_path) as shop:
         there = {sample.image: sample for sample in shop.samples()}
         assert all(there[image].label == "yak" for image in acknowledged)
-        assert len(there) == 12 * len(LABELS) + len(acknowledged)
+        assert before + len(acknowledged) == len(there)
         assert shop.verify().ok
-        assert all(event.actor == "owner" for event in shop.log()[3:])
+        assert all(event.actor == "owner" for event in shop.log()[events:])
 
 
-def test_events_tell_of_changes_by_others(running, vectors):
+def test_events_tell_of_changes_by_others(running, taught_path):
     heard = []
 
     def listen():
@@ -171,8 +183,8 @@ def test_events_tell_of_changes_by_others(running, vectors):
     deadline = time.monotonic() + 10
     while not heard and time.monotonic() < deadline:
         time.sleep(0.05)
-    with retain.open(vectors) as shop, shop.acting("console"):
-        shop.correct(cluster("emu", 1)[0], "emu")
+    with retain.open(taught_path) as shop, shop.acting("console"):
+        shop.correct(cluster("kea", 1)[0], "kea", force=True)
     thread.join(10)
     assert '"actor":"console"' in heard[1]
 

@@ -5,6 +5,7 @@ import http.server
 import json
 import struct
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -126,14 +127,17 @@ def test_hugging_face_shapes(server):
     assert server.client.post("/", content=b"junk").status_code == 422
 
 
-# -- Label Studio ------------------------------------------------------------------------------------
+# -- Label Studio --------------------------------------------------------------------------------
 
-CONFIG = '<View><Image name="img" value="$image"/><Choices name="what" toName="img"><Choice value="bee"/></Choices></View>'
+CONFIG = (
+    '<View><Image name="img" value="$image"/>'
+    '<Choices name="what" toName="img"><Choice value="bee"/></Choices></View>'
+)
 
 
 class Studio(http.server.BaseHTTPRequestHandler):
-    pictures: dict[str, bytes] = {}
-    seen: list[tuple[str, str | None]] = []
+    pictures: ClassVar[dict[str, bytes]] = {}
+    seen: ClassVar[list[tuple[str, str | None]]] = []
 
     def do_GET(self):
         Studio.seen.append((self.path, self.headers.get("Authorization")))

@@ -81,6 +81,8 @@ def gather(points: Floats, count: int | None = None) -> NDArray[np.intp]:
     >>> gather(np.array([[0.0], [0.1], [5.0], [5.1], [0.2]]))
     array([0, 0, 1, 1, 0])
     """
+    if not len(points):
+        return np.zeros(0, np.intp)
     if count is not None:
         return _lloyd(points, count)
     best, found = 0.1, np.zeros(len(points), np.intp)

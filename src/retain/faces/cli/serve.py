@@ -27,9 +27,9 @@ def serve(
     rate: Annotated[
         float, typer.Option(min=0, help="Requests a second of one client; 0 for no limit.")
     ] = 100.0,
-    inbox: Annotated[
-        bool, typer.Option("--inbox/--no-inbox", help="Keep pictures that are called unknown.")
-    ] = True,
+    no_inbox: Annotated[
+        bool, typer.Option("--no-inbox", help="Do not keep pictures that are called unknown.")
+    ] = False,
     label_studio: Annotated[
         str, typer.Option(metavar="URL", help="The Label Studio that pictures may be fetched from.")
     ] = "",
@@ -59,7 +59,7 @@ def serve(
         workers=workers,
         body=max_body * 1024 * 1024,
         rate=rate,
-        inbox=inbox,
+        inbox=not no_inbox,
         label_studio=label_studio,
     )
     if add_token is not None or drop_token is not None:

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from retain.faces.server.problems import Json, Problem, problem_of
 from retain.faces.server.serving import Serving
-from retain.values import Progress
+from retain.values import Progress, to_json
 
 __all__ = ["answered", "changes"]
 
@@ -75,22 +75,20 @@ async def _changes(serving: Serving) -> AsyncIterator[bytes]:
     queue = serving.listen()
     try:
         log = await serving.read(serving.classifier.log)
+        last = log[-1].event if log else 0
         if log:
-            yield _event("version", _version(log[-1]))
+            yield _event("version", to_json(log[-1]))
         while True:
             try:
                 event = await asyncio.wait_for(queue.get(), _ALIVE)
-                yield _event("version", event)
+                # What happened while the log was read is in both.
+                if event["event"] > last:
+                    last = event["event"]
+                    yield _event("version", event)
             except TimeoutError:
                 yield b":\n\n"
     finally:
         serving.unlisten(queue)
-
-
-def _version(event: Any) -> Any:
-    from retain.values import to_json
-
-    return to_json(event)
 
 
 def _event(kind: str, value: Any) -> bytes:
