@@ -10,6 +10,8 @@ import { attempt, complain, say } from "./notices.js";
 import { onChange, refresh, state } from "./state.js";
 import { inWords, teach, undo } from "./teach.js";
 
+const NOTHING = { label: null, top: [], image: null };
+const SOME = 24;
 const AT_ONCE = 12;
 const BYTES = 24e6;
 const WORTH_SAYING = new Set(["small", "blurry", "burst", "duplicate"]);
@@ -56,6 +58,7 @@ function build() {
     title: h("h1"),
     lead: h("p", { class: "lead" }),
     list: h("div", { class: "cards" }),
+    known: h("p", { class: "note known" }),
     progress: h("p", { class: "note", role: "status" }),
     tools: h("div", { class: "row tools" }),
   };
@@ -63,7 +66,7 @@ function build() {
     h("p", { class: "drop-words" }, h("span", { class: "wide-only" }, "Drop or paste pictures here"), h("span", { class: "phone-only" }, "Give it a picture")),
     h("div", { class: "row" }, chooser("Choose pictures", take, { class: "primary" }), photographer("Take a photo", take, {})),
     h("p", { class: "note" }, "They go to this server and nowhere else."));
-  parts.root = h("div", { class: "ask" }, h("header", { class: "hello" }, parts.title, parts.lead), parts.drop, parts.progress, parts.tools, parts.list, bulk.element);
+  parts.root = h("div", { class: "ask" }, h("header", { class: "hello" }, parts.title, parts.lead), parts.drop, parts.known, parts.progress, parts.tools, parts.list, bulk.element);
   onChange((reason) => {
     invite();
     if (reason === "elsewhere") askAgain();
@@ -79,6 +82,8 @@ function invite() {
   view.lead.textContent = known
     ? "It says what it sees. Where it is wrong, one click on the right name corrects it, at once and for good, and shows what else changed."
     : "It knows nothing yet. Give it a picture and type what that is; two names, and it begins to tell them apart.";
+  view.known.hidden = cards.length > 0 || !known;
+  view.known.replaceChildren(`It knows ${counted(known, "name")}: `, state.classes.slice(0, SOME).map((each) => each.label).join(", "), known > SOME ? " and more." : ".");
   view.list.classList.toggle("one", cards.length === 1);
   const doubtful = cards.length > 2 ? button("Doubtful first", sortByDoubt, { class: "plain" }) : null;
   const away = cards.length > 1 ? button("Put all away", () => [...cards].forEach(remove), { class: "plain" }) : null;
@@ -115,7 +120,7 @@ async function predict(some) {
   } catch (error) {
     if (state.classes.length) throw error;
     // Nothing is known yet: there is no answer, but whatever it is can be taught.
-    for (const card of some) card.item.prediction = { label: null, top: [], image: null };
+    for (const card of some) card.item.prediction = NOTHING;
     some.forEach((card) => card.draw());
     return;
   }
@@ -138,6 +143,10 @@ function put(card, prediction) {
 async function askAgain() {
   const shown = cards.filter((card) => card.item.prediction?.image).slice(0, 60);
   if (!shown.length) return;
+  if (!state.classes.length) {
+    shown.forEach((card) => put(card, { ...NOTHING, image: card.item.prediction.image }));
+    return;
+  }
   try {
     const found = await post("predict?similar=4", { pictures: shown.map((card) => ({ image: card.item.prediction.image })) });
     const answers = new Map(found.predictions.map((each) => [each.image, each]));
@@ -177,7 +186,7 @@ function sortByDoubt() {
 }
 
 function select(value) {
-  for (const card of cards) card.selected = value && Boolean(card.item.prediction?.image);
+  for (const card of cards) card.selected = value && Boolean(card.item.prediction);
   count();
 }
 
@@ -186,16 +195,18 @@ function count() {
 }
 
 async function nameSelected(label, pressed) {
-  const chosen = cards.filter((card) => card.selected && card.item.prediction?.image);
+  const chosen = cards.filter((card) => card.selected && card.item.prediction);
   await attempt(async () => {
-    const items = await advised(chosen.map((card) => ({ image: card.item.prediction.image, label })));
+    const items = await advised(chosen.map((card) => ({ image: card.item.prediction.image, file: card.item.file, label })));
     if (!items) return;
     const update = await teach("correct", items, { resend: () => predict(chosen) });
     if (!update) return;
-    const taught = new Set(items.map((item) => item.image));
+    const taught = new Set(items.map((item) => item.file));
+    const nameless = chosen.filter((card) => !card.item.prediction.image);
+    if (nameless.length) await predict(nameless);
     for (const card of chosen) {
       card.selected = false;
-      if (taught.has(card.item.prediction.image)) {
+      if (taught.has(card.item.file)) {
         card.item.update = update;
         card.draw();
       }

@@ -7,6 +7,7 @@ import { hintList, hintsFor } from "./hints.js";
 import { look } from "./look.js";
 import { nameField } from "./namefield.js";
 import { attempt } from "./notices.js";
+import { state } from "./state.js";
 import { teach, undo } from "./teach.js";
 
 let count = 0;
@@ -62,7 +63,8 @@ export class Card {
     return [
       h("h3", { id: this.id }, prediction.label),
       h("p", { class: "sure" }, `${percent(prediction.probability)} sure`,
-        prediction.remembered ? h("span", { class: "tag" }, "taught already") : null),
+        prediction.remembered ? h("span", { class: "tag" }, "taught already") : null,
+        state.classes.length === 1 ? ", but it is the only name it knows. Teach it a second." : null),
     ];
   }
 
@@ -109,7 +111,7 @@ export class Card {
     return h("div", { class: "outcome", role: "status" },
       h("p", { class: "over" }, h("span", { "aria-hidden": "true" }, held ? "✓ " : ""), title, update.event ? again : null),
       h("h3", { id: this.id }, `It is ${label} now`),
-      h("p", { class: "sure" }, prediction.label === label ? `${percent(prediction.probability)} sure. ` : "", how),
+      h("p", { class: "sure" }, prediction.label === label ? `${percent(prediction.probability)} sure. ` : null, how),
       changes(update));
   }
 
@@ -117,9 +119,12 @@ export class Card {
   async say(label, verb, pressed) {
     const { item } = this;
     // What it contradicts can only be told beforehand; it holds nobody up.
-    const hints = hintsFor([{ image: item.prediction.image, label }]);
-    const update = await attempt(() => teach(verb, [{ image: item.prediction.image, label }], { resend: item.resend }), pressed);
+    const given = [{ image: item.prediction.image, file: item.file, label }];
+    const hints = hintsFor(given);
+    const update = await attempt(() => teach(verb, given, { resend: item.resend }), pressed);
     if (!update) return;
+    // Before the first lesson there was no answer, and so no name for the picture.
+    if (!item.prediction.image) await attempt(item.resend);
     this.settle(update, label);
     item.hints = (await hints)[0].filter((hint) => hint.kind === "contradicts");
     if (item.hints.length) this.draw();

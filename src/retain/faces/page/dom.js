@@ -28,8 +28,8 @@ export function meter(share) {
 /** "93 %"; what is not certain is never called 100 %. */
 export function percent(share) {
   const whole = Math.round(100 * share);
-  if (whole === 100 && share < 1) return "over 99 %";
-  if (whole === 0 && share > 0) return "under 1 %";
+  if (whole === 100 && share < 1) return "> 99 %";
+  if (whole === 0 && share > 0) return "< 1 %";
   return `${whole} %`;
 }
 

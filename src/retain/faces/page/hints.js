@@ -6,8 +6,9 @@ import { look } from "./look.js";
 
 /** The hints for items {image, label?}, one list each; none where the server cannot tell. */
 export async function hintsFor(items) {
+  if (items.some((each) => !each.image)) return items.map(() => []);
   try {
-    return (await post("hints", { items })).hints;
+    return (await post("hints", { items: items.map(({ image, label }) => ({ image, label })) })).hints;
   } catch {
     return items.map(() => []);
   }

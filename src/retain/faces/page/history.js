@@ -24,7 +24,7 @@ export async function show(main) {
       list.replaceChildren();
       shown = 0;
     }
-    for (const event of found.events) place(list, event, () => load(true));
+    for (const event of found.events) place(list, event, () => load(true), anew && event === found.events[0]);
     shown += found.events.length;
     last = found.events.at(-1)?.event ?? last;
     more.hidden = shown >= found.total;
@@ -38,17 +38,17 @@ export async function show(main) {
   return onChange((reason) => reason !== "asked" && load(true).catch(() => null));
 }
 
-function place(list, event, again) {
+function place(list, event, again, newest = false) {
   const title = day(event.at);
   let rows = list.lastElementChild?.querySelector("ol");
   if (list.lastElementChild?.dataset.day !== title) {
     rows = h("ol");
     list.append(h("section", { "data-day": title }, h("h2", null, title), rows));
   }
-  rows.append(row(event, again));
+  rows.append(row(event, again, newest));
 }
 
-function row(event, again) {
+function row(event, again, newest) {
   const gone = event.undone !== null && event.undone !== undefined;
   const details = h("div", { class: "shown" });
   const begin = event.event === 0;
@@ -56,7 +56,7 @@ function row(event, again) {
     event.images && event.kind !== "forget" ? button("Look", (press) => attempt(() => toggle(details, event), press.currentTarget), { class: "plain" }) : null,
     gone || begin || event.kind === "forget" ? null
       : button(event.kind === "undo" ? "Redo" : "Undo", (press) => attempt(() => undo(event.event), press.currentTarget), { class: "plain", "aria-label": `Undo event ${event.event}: ${event.summary}` }),
-    button("Back to here", () => restore(event, again), { class: "plain", "aria-label": `Back to how it was after event ${event.event}` }));
+    newest ? null : button("Back to here", () => restore(event, again), { class: "plain", "aria-label": `Back to how it was after event ${event.event}` }));
   const item = h("li", { class: gone ? "undone" : event.kind, "data-event": event.event },
     h("span", { class: "kind" }, event.kind),
     h("div", { class: "what" }, h("p", { class: "summary" }, gone ? h("del", null, event.summary) : event.summary, gone ? h("span", { class: "note" }, ` taken back by ${event.undone}`) : null),

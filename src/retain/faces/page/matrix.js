@@ -11,8 +11,10 @@ export function matrix(confusion, open) {
     const total = Object.values(confusion[truth]).reduce((sum, count) => sum + count, 0);
     return h("tr", null, h("th", { scope: "row" }, truth), answers.map((answer) => cell(truth, answer, confusion[truth][answer] ?? 0, total, open)));
   });
-  return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
-    h("table", { class: "matrix" }, h("caption", null, "Where it errs. Press a number to see the pictures."), h("thead", null, head), h("tbody", null, rows)));
+  return h("section", { class: "matrix-part" }, h("h2", null, "Where it errs"), h("p", { class: "note" }, "Press a number to see the pictures."),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
+      h("table", { class: "matrix" }, h("caption", { class: "visually-hidden" }, "How often a picture of each class is answered as each"),
+        h("thead", null, head), h("tbody", null, rows))));
 }
 
 function cell(truth, answer, count, total, open) {

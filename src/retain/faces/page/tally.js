@@ -30,11 +30,13 @@ export function tally(labelled) {
       return shares.reduce((sum, share) => sum + share, 0) / shares.length;
     },
 
-    /** The files of one cell of the matrix. */
+    /** The files of one cell of the matrix; without a truth all mistakes, the surest first. */
     of(truth, answer) {
-      return labelled.filter((each) => each.label === truth && each.judged && (truth === answer
-        ? !found.answers.has(each.number)
-        : found.answers.get(each.number)?.label === answer))
+      const said = (each) => found.answers.get(each.number);
+      const wanted = (each) => (truth === null ? said(each)
+        : each.label === truth && (truth === answer ? !found.answers.has(each.number) : said(each)?.label === answer));
+      return labelled.filter((each) => each.judged && wanted(each))
+        .sort((a, b) => (said(b)?.probability ?? 0) - (said(a)?.probability ?? 0))
         .map((each) => ({ ...each, answer: found.answers.get(each.number), url: () => (each.address ??= URL.createObjectURL(each.file)) }));
     },
   };

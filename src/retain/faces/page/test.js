@@ -84,7 +84,10 @@ function draw(out) {
   if (!last) return out.replaceChildren();
   const found = last;
   const inside = h("section", { class: "inside", "aria-live": "polite" });
-  const open = (truth, answer) => inside.replaceChildren(...cell(found, truth, answer));
+  const open = (truth, answer) => {
+    inside.replaceChildren(...cell(found, truth, answer));
+    inside.scrollIntoView({ block: "nearest" });
+  };
   const wrong = found.n - found.right;
   const figure = (value, what) => h("li", null, h("b", null, value), h("span", null, what));
   return out.replaceChildren(
@@ -92,22 +95,24 @@ function draw(out) {
       figure(percent(found.balanced()), "right on average over the classes"), figure(String(wrong), wrong === 1 ? "mistake" : "mistakes")),
     found.remembered ? h("p", { class: "problem" }, `${counted(found.remembered, "of these pictures was", "of these pictures were")} taught to it, which flatters it.`) : "",
     found.skipped.length ? h("p", { class: "note" }, `${counted(found.skipped.length, "file")} could not be read.`) : "",
+    wrong ? button("Show all mistakes, the surest first", () => open(null, null), { class: "plain" }) : "",
     matrix(found.confusion, open), inside);
 }
 
 function cell(found, truth, answer) {
   const rows = found.of(truth, answer);
-  const wrong = truth !== answer;
+  const wrong = truth !== answer || truth === null;
+  const title = truth === null ? "All mistakes" : wrong ? `${truth}, answered ${answer}` : `${truth}, answered right`;
   const list = h("ul", { class: "tiles" }, rows.slice(0, SHOWN).map((each) => h("li", null,
     h("img", { src: each.url(), alt: each.file.name, loading: "lazy" }),
-    each.answer?.probability ? h("span", { class: "note" }, each.answer.unknown ? "unknown" : percent(each.answer.probability)) : null,
-    wrong ? button(`Teach: ${truth}`, (event) => attempt(async () => {
-      const update = await teachFiles("correct", [each.file], truth);
+    each.answer?.probability ? h("span", { class: "note" }, each.answer.unknown ? "unknown" : `${truth === null ? `${each.answer.label}, ` : ""}${percent(each.answer.probability)}`) : null,
+    wrong ? button(`It is ${each.label}`, (event) => attempt(async () => {
+      const update = await teachFiles("correct", [each.file], each.label);
       if (update) say(inWords(update));
       if (update) event.target.closest("li").classList.add("fixed");
     }, event.currentTarget)) : null)));
   return [
-    h("h2", null, wrong ? `${truth}, answered ${answer}` : `${truth}, answered right`),
+    h("h2", null, title),
     wrong ? h("p", { class: "note" }, "What is taught here is a test no longer. If the folder names it wrong, mend the folder instead.") : "",
     list, rows.length > SHOWN ? h("p", { class: "note" }, `and ${rows.length - SHOWN} more`) : "",
   ];
