@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from retain.algebra import REFERENCE, Factor, HeadOptions, compare
 from retain.caches import Features, Mind, State, save
 from retain.gate import Lesson, judge
@@ -34,6 +37,7 @@ class Session:
         self._extractor: Extractor | None = None
         self._looking: tuple[Decoder, int] | None = None
         self._mind: Mind | None = None
+        self._units: tuple[Features, NDArray[np.float32]] | None = None
         self._members: tuple[int, tuple[Sample, ...], Features] | None = None
         self._state: State | None = None
         self._unsaved = 0
@@ -96,6 +100,18 @@ class Session:
                 event = self.store.head_event()
             self._members = event, tuple(samples[name] for name in names), features
         return self._members[1:]
+
+    @property
+    def gallery(self) -> tuple[tuple[Sample, ...], Features, NDArray[np.float32]]:
+        """`members`, and their features at length one, float32 [n, d], for looking quickly."""
+        samples, features = self.members
+        kept = self._units
+        if kept is None or kept[0] is not features:
+            units = features.astype(np.float32)
+            lengths = np.sqrt(np.einsum("ij,ij->i", units, units))[:, None]
+            units /= np.where(lengths > 0, lengths, np.float32(1))
+            self._units = kept = features, units
+        return samples, features, kept[1]
 
     @contextmanager
     def reading(self) -> Iterator[Mind]:
