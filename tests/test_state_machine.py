@@ -10,12 +10,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import retain
-from retain.errors import CannotUndo, NotCorrected, PinConflict
+from retain.errors import CannotUndo, InputError, NotCorrected, PinConflict
 from tests.verbs.conftest import fingerprint
 
 D = 6
@@ -60,6 +61,22 @@ class Living(RuleBasedStateMachine):
                 found = {k: new if v == old else v for k, v in found.items()}
         return found
 
+    def teachable(self):
+        """Whether the survivors can be taught one after the other.
+
+        Undoing an undo may bring back a correction below a lesson that came while it was away. The
+        lesson counts, being later; but nobody could teach it now, since no lesson overrules a
+        correction.
+        """
+        pinned = set()
+        for (kind, payload), alive in zip(self.events, self.alive(), strict=True):
+            if alive and kind in {"learn", "correct"}:
+                rows = set(payload) - self.gone
+                if kind == "learn" and rows & pinned:
+                    return False
+                pinned |= rows if kind == "correct" else set()
+        return True
+
     def relearned(self):
         self.made += 1
         twin = retain.create(self.folder / f"twin{self.made}", extractor=f"vectors:{D}")
@@ -99,6 +116,10 @@ class Living(RuleBasedStateMachine):
     )
     def learn(self, chosen, label):
         members, pinned = self.members(), self.pinned()
+        if all(k in pinned and members[k] != label for k in chosen):
+            with pytest.raises(InputError, match="corrected to"):
+                self.shop.learn(POOL[chosen], label, force=True)
+            return
         change = {k: label for k in chosen if members.get(k) != label and k not in pinned}
         update = self.shop.learn(POOL[chosen], label, force=True)
         assert update.learned + update.relabelled == len(change)
@@ -181,6 +202,8 @@ class Living(RuleBasedStateMachine):
 
     @invariant()
     def it_equals_relearning_the_survivors(self):
+        if not self.teachable():
+            return
         with self.relearned() as twin:
             assert fingerprint(self.shop) == fingerprint(twin)
 

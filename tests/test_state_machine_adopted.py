@@ -8,12 +8,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import retain
-from retain.errors import BadLabel, CannotUndo, NotCorrected, PinConflict
+from retain.errors import BadLabel, CannotUndo, InputError, NotCorrected, PinConflict
 from tests.verbs.adopted import NAMES, adopt, pictures
 from tests.verbs.conftest import fingerprint
 
@@ -57,6 +58,23 @@ class Adopted(RuleBasedStateMachine):
                 found = {k: (new if v == old else v, p) for k, (v, p) in found.items()}
         return found
 
+    def teachable(self):
+        """Whether the survivors can be taught one after the other; see `test_state_machine`.
+
+        Here an undone undo may also bring a label back below a reference that came meanwhile.
+        """
+        seen, pinned = set(), set()
+        for kind, payload in self.active():
+            if (kind == "learn" and pinned & set(payload)) or (
+                kind == "reference" and seen & set(payload)
+            ):
+                return False
+            if kind in {"learn", "correct", "reference"}:
+                seen |= set(payload)
+            if kind == "correct":
+                pinned |= set(payload)
+        return True
+
     def relearned(self):
         self.made += 1
         twin = adopt(self.folder, f"twin{self.made}")
@@ -85,6 +103,10 @@ class Adopted(RuleBasedStateMachine):
     )
     def learn(self, chosen, label):
         members = self.replayed()
+        if all(members.get(k, ("", False))[1] and members[k][0] != label for k in chosen):
+            with pytest.raises(InputError, match="corrected to"):
+                self.shop.learn([POOL[k] for k in chosen], label, force=True)
+            return
         change = {
             k: label
             for k in chosen
@@ -197,6 +219,8 @@ class Adopted(RuleBasedStateMachine):
 
     @invariant()
     def it_equals_relearning_the_survivors(self):
+        if not self.teachable():
+            return
         with self.relearned() as twin:
             assert fingerprint(self.shop) == fingerprint(twin)
             assert self.shop.predict(ASKED) == twin.predict(ASKED)

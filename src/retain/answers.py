@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retain.algebra import typicality
-from retain.algebra.calibrate import log_softmax
 from retain.algebra.novelty import UNKNOWN_BELOW, energy
 from retain.caches import Mind
 from retain.errors import NothingLearned
@@ -54,7 +53,7 @@ def _answer(
         )
     with single_threaded():
         logits = mind.logits(*vector)
-    logs = log_softmax(logits)
+    logs = mind.log_probabilities(logits)
     # A stable sort, so that equal logits come in the order in which argmax sees them.
     order = np.argsort(-logits, kind="stable")
     scores = tuple(

@@ -8,6 +8,7 @@ any of them may be deleted at any time.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from retain.algebra import (
     overridden,
     predict_indices,
 )
+from retain.algebra.calibrate import log_sigmoid, log_softmax
 from retain.store import Store
 from retain.values import Sample
 
@@ -31,6 +33,7 @@ __all__ = [
     "Lengths",
     "Mind",
     "State",
+    "answers_apart",
     "cached_mind",
     "cached_statistics",
     "empty_mind",
@@ -57,6 +60,8 @@ class Mind:
         lesson_size: how many members there were at the last lesson.
         edited: remembered pictures whose pins needed an edit of the head.
         exceptions: those that answer for their own neighbourhood.
+        apart: whether the probability of each class stands by itself (a sigmoid), as in a
+            classifier that was adopted so; else they add up to one (a softmax).
     """
 
     event: int
@@ -65,6 +70,7 @@ class Mind:
     lesson_size: int
     edited: frozenset[str]
     exceptions: Exceptions = field(default_factory=Exceptions)
+    apart: bool = False
 
     def logits(self, feature: Features, norm: float) -> Floats:
         """Logits [C] of one picture, int16 [d] of original length `norm`, exceptions included."""
@@ -76,6 +82,10 @@ class Mind:
             return logits
         target = self.head.classes.index(self.exceptions.labels[spoken])
         return overridden(logits, target, self.tuning.margin)
+
+    def log_probabilities(self, logits: Floats) -> Floats:
+        """The logarithms of what `predict` says for logits [C]."""
+        return log_sigmoid(logits) if self.apart else log_softmax(logits)
 
     def answers(self, features: Features, norms: Lengths) -> tuple[str, ...]:
         """The labels of pictures int16 [n, d], as `logits` gives them one by one."""
@@ -93,11 +103,12 @@ class Mind:
 class State:
     """What changing needs: every member, its feature, the sums, and the mind they make.
 
-    `lesson` are the sums as they were right after the last lesson, whose scatter whitens.
-    `samples[i]`, `features[i]` and its original length `norms[i]` belong together, in no particular
-    order; `answers` are the
-    predicted labels of the members, none while no class is known. `solver` and `base` are what the
-    head was made with and what it was before pins; None while no class is known.
+    `lesson` are the sums as they were right after the last lesson, whose scatter whitens, and
+    `jurors` those that it was tuned by: image → label then. `samples[i]`, `features[i]` and its
+    original length `norms[i]` belong together, in no particular order, and `rows[image]` is i;
+    `answers` are the predicted labels of the members, none while no class is known. `solver` and
+    `base` are what the head was made with and what it was before pins; None while no class is
+    known.
     """
 
     mind: Mind
@@ -107,13 +118,25 @@ class State:
     statistics: Statistics
     lesson: Statistics
     answers: tuple[str, ...]
+    rows: Mapping[str, int]
+    jurors: Mapping[str, str]
     solver: Solver | None = None
     base: Head | None = None
+
+    def sample(self, image: str) -> Sample | None:
+        """A member by its content hash."""
+        row = self.rows.get(image)
+        return None if row is None else self.samples[row]
 
 
 def empty_mind(event: int) -> Mind:
     """The mind that knows no class."""
     return Mind(event, None, None, 0, frozenset())
+
+
+def answers_apart(store: Store) -> bool:
+    """Whether the classifier was adopted with a sigmoid at its end; see `Mind.apart`."""
+    return (store.manifest.start or {}).get("activation") == "sigmoid"
 
 
 def save(store: Store, state: State, *, statistics: bool) -> None:
@@ -181,6 +204,7 @@ def cached_mind(store: Store) -> Mind | None:
                 arrays["stored"],
                 arrays["thresholds"],
             ),
+            apart=answers_apart(store),
         )
     except (KeyError, TypeError, ValueError):
         return None

@@ -88,7 +88,14 @@ class Classifier(Reader):
             progress=progress,
         )
 
-    def reference(self, source: Any, *, progress: Progress | None = None) -> Update:
+    def reference(
+        self,
+        source: Any,
+        *,
+        force: bool = False,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Update:
         """Take in typical pictures without labels; for a classifier that was adopted.
 
         They stand for everything its makers taught it: new classes are told apart from them, and
@@ -96,13 +103,18 @@ class Classifier(Reader):
 
         Args:
             source: pictures, as for `predict`; a few hundred are enough.
+            force: take them in even if something protected gets worse.
+            dry_run: only say what would happen.
             progress: called as ``progress(done, total)``.
 
         Raises:
             BadOption: if the classifier was not adopted.
+            GateRefused: if something protected would get worse.
             InputError: if nothing can be used.
         """
-        return teaching.reference(self._session, source, progress=progress)
+        return teaching.reference(
+            self._session, source, force=force, dry_run=dry_run, progress=progress
+        )
 
     def correct(
         self,
@@ -201,17 +213,25 @@ class Classifier(Reader):
         with self._session.store.reading():
             return unlearning.selected(self._session, *_lists(images, labels, events))
 
-    def undo(self, event: int | None = None) -> Update:
+    def undo(
+        self, event: int | None = None, *, force: bool = False, dry_run: bool = False
+    ) -> Update:
         """Take back an event: the last one, or the one named; any but `forget`.
 
         The classifier is as if the event had not been; later events stay. What is needed to redo
         it is kept: undoing the undo brings it back.
 
+        Args:
+            event: its number; by default the last one.
+            force: take it back even if something protected gets worse.
+            dry_run: only say what would happen.
+
         Raises:
+            GateRefused: if something protected would get worse.
             UnknownEvent: if there is no such event.
             CannotUndo: if it is a `forget`, is undone already, or nothing is left of it.
         """
-        return unlearning.undo(self._session, event)
+        return unlearning.undo(self._session, event, force=force, dry_run=dry_run)
 
     def gate(self, **values: float) -> Budgets:
         """What a change may cost before it is refused; with arguments, set it.
@@ -257,13 +277,20 @@ class Classifier(Reader):
         """
         return unlearning.rename(self._session, old, new)
 
-    def merge(self, old: str, into: str) -> Update:
+    def merge(self, old: str, into: str, *, force: bool = False, dry_run: bool = False) -> Update:
         """Make two classes one.
 
+        Args:
+            old: the class that goes.
+            into: the class that gets its pictures.
+            force: merge even if something protected gets worse.
+            dry_run: only say what would happen.
+
         Raises:
+            GateRefused: if something protected would get worse.
             UnknownClass: if either does not exist.
         """
-        return unlearning.merge(self._session, old, into)
+        return unlearning.merge(self._session, old, into, force=force, dry_run=dry_run)
 
     def promote(
         self,
@@ -287,13 +314,21 @@ class Classifier(Reader):
         """
         return promote(self._session, version, alias, force=force, dry_run=dry_run)
 
-    def rollback(self, alias: str = PRODUCTION) -> Update:
+    def rollback(
+        self, alias: str = PRODUCTION, *, force: bool = False, dry_run: bool = False
+    ) -> Update:
         """Let an alias stand for the version that it stood for before.
 
+        Args:
+            alias: such as ``"production"``.
+            force: go back even if something protected gets worse.
+            dry_run: only say what would happen.
+
         Raises:
+            GateRefused: if something protected would get worse.
             CannotUndo: if it has stood for one version only.
         """
-        return rollback(self._session, alias)
+        return rollback(self._session, alias, force=force, dry_run=dry_run)
 
 
 def _lists(

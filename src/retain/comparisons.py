@@ -121,11 +121,12 @@ class Export:
         version: the event whose state it is.
         classes: how many it knows.
         bytes: its size.
-        compared: pictures it was held against `predict` on, by ONNX Runtime.
+        compared: pictures it was held against `predict` on, by ONNX Runtime or PyTorch.
         worst_difference: the largest difference of any probability on them; all labels are equal.
         output: the name of its output.
         activation: what that is: ``"softmax"``, ``"log_softmax"``, ``"sigmoid"`` or ``"none"``
             (logits).
+        format: ``"onnx"`` or ``"torch"``.
     """
 
     path: str
@@ -136,6 +137,7 @@ class Export:
     worst_difference: float
     output: str
     activation: str
+    format: str = "onnx"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,15 @@ from typing import Any
 from retain.answers import answer
 from retain.caches import State
 from retain.errors import InputError, NotCorrected, PinConflict
-from retain.gate import concluded, refuse
 from retain.intake import Taken, checked_label, resolve
 from retain.ladder import Climbed, climb
 from retain.projection import Item
+from retain.refusal import concluded, refuse
 from retain.session import Session, differences
 from retain.teaching import pictures
 from retain.values import Correction, Progress, Sample, Update
 
 __all__ = ["correct", "what_if"]
-
-_CORRECT_CHOICES = (
-    "Look at what would happen with --dry-run (dry_run=True); correct it all the same with --force "
-    "(force=True); or set other budgets: retain gate"
-)
 
 
 def correct(
@@ -43,15 +38,15 @@ def correct(
         raise InputError("nothing to correct: give at least one picture and its label")
     with session.writing("correct"):
         state = session.state
-        present = {sample.image: sample for sample in state.samples}
         taken: dict[str, Taken] = {}
         items: dict[str, Item] = {}
         for done, (image, label) in enumerate(pairs, 1):
             one = resolve(session.store, session.extractor, image)
-            _refuse_contradiction(one, label, present, items, replace)
-            name = present[one.image].source if one.image in present else one.name
+            earlier = state.sample(one.image)
+            _refuse_contradiction(one, label, earlier, items, replace)
+            name = one.name if earlier is None else earlier.source
             taken[one.image] = one
-            kept = one.image in present and present[one.image].protected
+            kept = earlier is not None and earlier.protected
             items[one.image] = Item(
                 Sample(one.image, label, True, 0, name, exception, kept), one.feature, one.norm
             )
@@ -63,7 +58,7 @@ def correct(
             else None
             for image, one in taken.items()
         }
-        settled = all(_settled(item, present, before) for item in items.values())
+        settled = all(_settled(item, state, before) for item in items.values())
         climbed = None if settled else _climbed(session, items, before, exception, force)
         candidate = state if climbed is None else climbed.state
         corrected = tuple(_checked(candidate, item, before) for item in items.values())
@@ -71,9 +66,9 @@ def correct(
             event=None,
             kind="correct",
             summary=_corrected(corrected, settled),
-            learned=sum(image not in present for image in items),
+            learned=sum(image not in state.rows for image in items),
             relabelled=sum(
-                image in present and present[image].label != item.sample.label
+                (earlier := state.sample(image)) is not None and earlier.label != item.sample.label
                 for image, item in items.items()
             ),
             corrected=corrected,
@@ -85,8 +80,8 @@ def correct(
         event = None
         if climbed is not None and not dry_run:
             if not force:
-                refuse(update, _CORRECT_CHOICES)
-            fresh = [one for image, one in taken.items() if image not in present]
+                refuse(update)
+            fresh = [one for image, one in taken.items() if image not in state.rows]
             items = {image: _marked(item, climbed.rung) for image, item in items.items()}
             event = session.commit("correct", candidate, items.values(), fresh)
     return concluded(update, event, started)
@@ -99,8 +94,7 @@ def what_if(session: Session, one: Taken, label: str) -> Update:
         PinConflict, NotCorrected: if it cannot be done.
     """
     state = session.state
-    present = {sample.image: sample for sample in state.samples}
-    _refuse_contradiction(one, label, present, {}, True)
+    _refuse_contradiction(one, label, state.sample(one.image), {}, True)
     sample = Sample(one.image, label, True, 0, one.name)
     items = {one.image: Item(sample, one.feature, one.norm)}
     vector = one.feature, one.norm
@@ -133,18 +127,10 @@ def _climbed(
         lambda rung, state: session.verdict(
             state,
             changed=items,
-            taught=_taught(session, state),
             edits=len(items) if rung == "pin" else 0,
         ),
         force=force,
     )
-
-
-def _taught(session: Session, state: State) -> Mapping[str, str] | None:
-    """Image → label at a candidate's last lesson, if it is a new one."""
-    if state.lesson is session.state.lesson:
-        return None
-    return {sample.image: sample.label for sample in state.samples}
 
 
 def _marked(item: Item, rung: str) -> Item:
@@ -155,7 +141,7 @@ def _marked(item: Item, rung: str) -> Item:
 def _refuse_contradiction(
     one: Taken,
     label: str,
-    present: Mapping[str, Sample],
+    earlier: Sample | None,
     items: Mapping[str, Item],
     replace: bool,
 ) -> None:
@@ -164,7 +150,6 @@ def _refuse_contradiction(
         raise PinConflict(
             f"{one.name} is to be both {twin.sample.label!r} and {label!r}; it can be one of them"
         )
-    earlier = present.get(one.image)
     if earlier is not None and earlier.pinned and earlier.label != label and not replace:
         raise PinConflict(
             f"{one.name} was corrected to {earlier.label!r} by event {earlier.event} and is now to "
@@ -172,9 +157,9 @@ def _refuse_contradiction(
         )
 
 
-def _settled(item: Item, present: Mapping[str, Sample], before: Mapping[str, str | None]) -> bool:
+def _settled(item: Item, state: State, before: Mapping[str, str | None]) -> bool:
     """Whether the picture is corrected to this label already, and answered so."""
-    sample, wanted = present.get(item.sample.image), item.sample
+    sample, wanted = state.sample(item.sample.image), item.sample
     return (
         sample is not None
         and sample.pinned

@@ -7,6 +7,10 @@ A picture *contradicts* its label where another class wins and the label itself 
 - by what they look like: pictures of c given other labels. What is usual follows from the labels
   given: of n_a pictures of class a, as many as members of a look like c.
 
+What is remembered of an adopted classifier's classes is answered by the layer that was adopted,
+which never saw it. Where nothing is, the other classes of the same lesson tell what is usual; where
+there are none either, the labels cannot be checked, and that is said.
+
 How often is itself uncertain where few are remembered: rates have a beta prior around that of all
 classes, so what is seen is beta-binomial, and improbable only beyond that uncertainty.
 """
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE, surprise
+from retain.algebra import REFERENCE, Start, surprise
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
 from retain.jury import Judged
@@ -81,9 +85,20 @@ class _Tally:
     def like(self, answer: str) -> int:
         return sum(count for (_, look), count in self.pairs.items() if look == answer)
 
+    def usual(self) -> float:
+        """How often a picture contradicts its label, whatever that is."""
+        return (self.pairs.total() + 0.5) / (self.sizes.total() + 1.0)
+
+    def without(self, label: str) -> _Tally:
+        """What is known from all labels but one."""
+        return _Tally(
+            Counter({each: count for each, count in self.sizes.items() if each != label}),
+            Counter({pair: count for pair, count in self.pairs.items() if pair[0] != label}),
+        )
+
 
 def doubted(
-    before: State, old: Judged, lesson: Lesson, budgets: Budgets
+    before: State, old: Judged, lesson: Lesson, budgets: Budgets, start: Start | None
 ) -> tuple[list[Check], tuple[Suspect, ...]]:
     """What is to be said of a lesson's labels, and which pictures are probably labelled wrong."""
     # The head before pins: a pin is about one picture, and bends what is said of others.
@@ -100,12 +115,14 @@ def doubted(
         _look(s.label, head.classes[row.argmax()], float(row[position[s.label]]))
         for s, row in zip(samples, logs, strict=True)
     ]
-    members = [
-        _look(s.label, old.answers[s.image], -old.losses[s.image])
-        for s in before.samples
-        if s.image in old.losses and s.label != REFERENCE
-    ]
-    found = _found(_Tally.of(members), _Tally.of(looks), looks, budgets.wrong_labels)
+    then, now = _Tally.of(_members(before, old, start)), _Tally.of(looks)
+    if not then.sizes and len(now.sizes) == 1:
+        sentence = (
+            f"whether the labels are right cannot be told: nothing labelled is remembered yet, and "
+            f"all {len(looks)} pictures are given as {looks[0].label!r}"
+        )
+        return [Check("labels", True, sentence)], ()
+    found = _found(then, now, looks, budgets.wrong_labels)
     if not found:
         agreed = sum(look.label == look.answer for look in looks)
         sentence = (
@@ -125,6 +142,26 @@ def doubted(
     return [check for _, check, _, _ in found], tuple(suspects)
 
 
+def _members(before: State, old: Judged, start: Start | None) -> list[_Look]:
+    """What is remembered, each picture answered by what never saw it."""
+    if start is None:
+        return [
+            _look(s.label, old.answers[s.image], -old.losses[s.image])
+            for s in before.samples
+            if s.image in old.losses and s.label != REFERENCE
+        ]
+    position = {label: i for i, label in enumerate(start.classes)}
+    rows = [i for i, sample in enumerate(before.samples) if sample.label in position]
+    if not rows:
+        return []
+    logs = log_softmax(start.logits(before.features[rows], before.norms[rows]))
+    labels = [before.samples[i].label for i in rows]
+    return [
+        _look(label, start.classes[row.argmax()], float(row[position[label]]))
+        for label, row in zip(labels, logs, strict=True)
+    ]
+
+
 def _look(label: str, answer: str, log: float) -> _Look:
     return _Look(label, answer, label != answer and log <= _CONTRADICTED)
 
@@ -137,14 +174,15 @@ def _found(
     Everything that is tested counts against the budget (Bonferroni).
     """
     total = then.sizes.total()
-    usual = (then.pairs.total() + 0.5) / (total + 1.0)
-    answers = sorted({look.answer for look in looks})
+    # By what they look like only what is remembered can tell.
+    answers = sorted({look.answer for look in looks}) if total else []
     tested = len(now.sizes) + len(answers)
     found: list[tuple[float, Check, str, bool]] = []
     for label in sorted(now.sizes):
         wrong, n = now.under(label), now.sizes[label]
         if wrong < _FEWEST:
             continue
+        usual = (then if total else now.without(label)).usual()
         groups = [_group(n, then.under(label), then.sizes[label], usual, _OWN)]
         expected = _mean(groups)
         chance = surprise(wrong, groups) * tested

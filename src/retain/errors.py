@@ -139,12 +139,20 @@ class GateRefused(Refused):
     Attributes:
         verdict: what the gate found, a `Verdict`.
         update: what would have happened, an `Update` without an event.
+        choices: what can be done instead, each as a phrase.
     """
 
-    def __init__(self, message: str, verdict: object = None, update: object = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        verdict: object = None,
+        update: object = None,
+        choices: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(message)
         self.verdict = verdict
         self.update = update
+        self.choices = choices
 
 
 class NotExported(Refused):

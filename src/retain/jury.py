@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import HeadOptions, left_out_logits, squares, to_float, tuning_sample
+from retain.algebra import HeadOptions, left_out_logits, squares, to_float
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
 from retain.solving import single_threaded
@@ -36,25 +36,23 @@ class Jury:
     lesson: Mapping[str, str]
 
     @classmethod
-    def of(cls, state: State, lesson: Mapping[str, str], options: HeadOptions) -> Jury:
-        """The jury of a state whose last lesson was `lesson`."""
+    def of(cls, state: State, options: HeadOptions) -> Jury:
+        """The jury of a state: those of its jurors that are members still."""
         if state.solver is None:
-            return cls({}, lesson)
-        rows = {sample.image: i for i, sample in enumerate(state.samples)}
-        chosen = [image for image in tuning_sample(lesson) if image in rows]
+            return cls({}, state.jurors)
+        chosen = [image for image in state.jurors if image in state.rows]
+        rows = [state.rows[image] for image in chosen]
         with single_threaded():
-            found = squares(
-                state.solver.factor, state.features[[rows[image] for image in chosen]], options
-            )
-        return cls(dict(zip(chosen, found.tolist(), strict=True)), lesson)
+            found = squares(state.solver.factor, state.features[rows], options)
+        return cls(dict(zip(chosen, found.tolist(), strict=True)), state.jurors)
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Answers for remembered pictures.
+    """Answers for remembered pictures that are left out; for all others, `predict` stands.
 
     Attributes:
-        answers: image → label answered; left out where that is possible.
+        answers: image → label answered.
         losses: image → −ln p of its own label, in nats, of those left out.
     """
 
@@ -63,22 +61,19 @@ class Judged:
 
 
 def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
-    """What a state answers for its members."""
-    answers = {
-        sample.image: answer for sample, answer in zip(state.samples, state.answers, strict=False)
-    }
+    """What a state answers for those of its members that can be left out."""
     head, base, solver, tuning = state.mind.head, state.base, state.solver, state.mind.tuning
     if head is None or base is None or solver is None or tuning is None or len(head.classes) < 2:
-        return Judged(answers, {})
+        return Judged({}, {})
     position = {label: i for i, label in enumerate(head.classes)}
     counts = solver.moments.counts
     rows = [
         i
-        for i, sample in enumerate(state.samples)
-        if sample.image in jury.square and not sample.pinned and counts[position[sample.label]] > 1
+        for i in sorted(state.rows[image] for image in jury.square if image in state.rows)
+        if not (sample := state.samples[i]).pinned and counts[position[sample.label]] > 1
     ]
     if not rows:
-        return Judged(answers, {})
+        return Judged({}, {})
     samples = [state.samples[i] for i in rows]
     truth = np.array([position[sample.label] for sample in samples], dtype=np.intp)
     features = state.features[rows]
@@ -96,7 +91,7 @@ def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
             logits += to_float(features) @ (head.weights - base.weights).T
             logits += head.bias - base.bias
     logs = log_softmax(logits)
-    for sample, best in zip(samples, logits.argmax(axis=1), strict=True):
-        answers[sample.image] = head.classes[best]
+    best = (head.classes[i] for i in logits.argmax(axis=1))
+    answers = {sample.image: label for sample, label in zip(samples, best, strict=True)}
     losses = -logs[np.arange(len(rows)), truth]
     return Judged(answers, {s.image: float(loss) for s, loss in zip(samples, losses, strict=True)})

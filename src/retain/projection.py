@@ -15,7 +15,7 @@ import numpy as np
 from retain.algebra import Statistics, Tuning
 from retain.caches import Features, Mind, State, cached_mind, cached_statistics
 from retain.errors import Damaged
-from retain.solving import Ground, Vectors, think, tuned
+from retain.solving import Ground, Vectors, chosen, think, tuned
 from retain.store import Plan, Store
 from retain.values import Sample
 
@@ -82,7 +82,7 @@ def after(
         lesson: whether this is a lesson, after which the head is tuned anew; a change that makes
             the membership a quarter larger than at the last lesson is one too.
     """
-    rows = {sample.image: i for i, sample in enumerate(state.samples)}
+    rows = state.rows
     moved = [item for item in changed if item.sample.image in rows]
     fresh = [item for item in changed if item.sample.image not in rows]
     samples = list(state.samples)
@@ -104,8 +104,11 @@ def after(
         norms = np.concatenate([norms, np.array([item.norm for item in fresh], np.float32)])
         statistics = statistics + Statistics.of(block, [item.sample.label for item in fresh])
         features = np.concatenate([features, block])
+        added = (item.sample.image for item in fresh)
+        rows = {**rows, **{image: i for i, image in enumerate(added, len(samples))}}
         samples += [item.sample for item in fresh]
-    return _settled(store, event, tuple(samples), (features, norms), statistics, state, lesson)
+    vectors = features, norms
+    return _settled(store, event, tuple(samples), rows, vectors, statistics, state, lesson)
 
 
 def restated(
@@ -151,34 +154,45 @@ def restated(
         row = {image: i for i, image in enumerate(images)}
         if len(row) < len(fresh):
             raise Damaged(f"features are missing in {store.path}; run `retain verify`")
-        chosen = [row[image] for image in fresh]
-        block, norms = block[chosen], np.concatenate([norms, lengths[chosen]])
+        found = [row[image] for image in fresh]
+        block, norms = block[found], np.concatenate([norms, lengths[found]])
         statistics = statistics + Statistics.of(block, [target[image].label for image in fresh])
         features = np.concatenate([features, block])
     ordered = tuple(target[image] for image in order)
     taught = _at_lesson(ordered, features, statistics, lesson)
     ground, vectors = Ground.of(store, renames), (features, norms)
-    tuning = tuned(ground, ordered, vectors, taught, lesson)
-    return think(ground, event, ordered, vectors, statistics, taught, tuning, len(lesson))
+    rows, jurors = _rows(ordered), chosen(lesson)
+    tuning = tuned(ground, rows, vectors, taught, lesson, jurors)
+    return think(
+        ground, event, ordered, vectors, statistics, taught, tuning, len(lesson), jurors, rows
+    )
+
+
+def _rows(samples: Sequence[Sample]) -> dict[str, int]:
+    return {sample.image: i for i, sample in enumerate(samples)}
 
 
 def _settled(
     store: Store,
     event: int,
     samples: tuple[Sample, ...],
+    rows: Mapping[str, int],
     vectors: Vectors,
     statistics: Statistics,
     before: State,
     lesson: bool,
 ) -> State:
     size, tuning, taught = before.mind.lesson_size, before.mind.tuning, before.lesson
+    jurors = before.jurors
     factor = before.solver.factor if before.solver else None
     ground = Ground.of(store)
     if lesson or tuning is None or len(samples) >= LESSON_GROWTH * size:
         members = {sample.image: sample.label for sample in samples}
-        size, taught, factor = len(samples), statistics, None
-        tuning = tuned(ground, samples, vectors, statistics, members)
-    return think(ground, event, samples, vectors, statistics, taught, tuning, size, factor)
+        size, taught, factor, jurors = len(samples), statistics, None, chosen(members)
+        tuning = tuned(ground, rows, vectors, statistics, members, jurors)
+    return think(
+        ground, event, samples, vectors, statistics, taught, tuning, size, jurors, rows, factor
+    )
 
 
 def _at_lesson(
@@ -260,6 +274,10 @@ def _state(
     samples, lesson = kept.plan.members, kept.plan.lesson
     ground = Ground.of(store, kept.plan.rules.renames)
     taught = _at_lesson(samples, kept.vectors[0], statistics, lesson)
+    rows, jurors, vectors = _rows(samples), chosen(lesson), kept.vectors
     if tuning is None:
-        tuning = tuned(ground, samples, kept.vectors, taught, lesson, fresh=fresh)
-    return think(ground, kept.event, samples, kept.vectors, statistics, taught, tuning, len(lesson))
+        tuning = tuned(ground, rows, vectors, taught, lesson, jurors, fresh=fresh)
+    size = len(lesson)
+    return think(
+        ground, kept.event, samples, vectors, statistics, taught, tuning, size, jurors, rows
+    )

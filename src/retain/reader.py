@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace as replaced
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from retain import audit, explaining, handing, suggesting, views
 from retain import versions as history
@@ -232,26 +232,35 @@ class Reader:
         target: str | Path,
         *,
         version: int | str | None = None,
+        format: Literal["onnx", "torch"] = "onnx",
+        module: Any = None,
         overwrite: bool = False,
     ) -> Export:
-        """Write the classifier as one ONNX file: pictures in, probabilities out.
+        """Write the classifier as one file: pictures in, probabilities out.
 
         Corrections and exceptions are in it, labels and preprocessing in its metadata. Where the
-        classifier was adopted, input and output are called as in the original and mean the same.
-        Before the call returns, the file is held against `predict` on real pictures by ONNX
-        Runtime.
+        classifier was adopted, input and output of ONNX are called as in the original and mean the
+        same. Before the call returns, the file is held against `predict` on real pictures.
 
         Args:
             target: the file to write.
             version: an event's number or an alias; by default the latest.
+            format: ``"onnx"``; or ``"torch"``, with the extra ``train`` and where the network is
+                known as a PyTorch module: a state dict in safetensors, for
+                `retain.train.load_exported`.
+            module: for ``"torch"``, where a module of your own was adopted: one of its class.
             overwrite: whether a file that is there may be replaced.
 
         Raises:
             NotExported: if it would answer otherwise; no file is left then.
             AlreadyExists: if the file is there.
-            BadOption: if the classifier takes vectors, or the file cannot be called so.
+            BadOption: if the classifier takes vectors, the file cannot be called so, or the network
+                is not known as a module.
+            MissingExtra: if PyTorch is needed and not installed.
         """
-        return handing.export(self._session, Path(target), version=version, overwrite=overwrite)
+        return handing.export(
+            self._session, Path(target), (format, module), version=version, overwrite=overwrite
+        )
 
     def pack(self, target: str | Path, *, overwrite: bool = False) -> Pack:
         """Write the whole living classifier as one file, which `retain.unpack` brings back.

@@ -10,12 +10,14 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE, Factor, HeadOptions, compare
+from retain.algebra import REFERENCE, Factor, HeadOptions, Start, compare
 from retain.caches import Features, Mind, State, save
-from retain.gate import Lesson, judge
+from retain.gate import Lesson, judge, watch
 from retain.intake import Taken, take
 from retain.jury import Judged, Jury, judged
+from retain.pairing import Pairs
 from retain.projection import Item, after, load_mind, load_state, state_at
+from retain.solving import Ground
 from retain.store import Assertion, Store
 from retain.values import Budgets, Change, Progress, Sample, Skipped, Source, Verdict
 from retain.vision import Decoder, Extractor, OnnxExtractor, load_extractor
@@ -58,6 +60,11 @@ class Session:
     def look_with(self, decoder: Decoder, recall: int) -> None:
         """Decode pictures by `decoder` from now on, and keep the last `recall` features."""
         self._looking, self._extractor = (decoder, recall), None
+
+    @property
+    def start(self) -> Start | None:
+        """The layer that was adopted, its classes by the names they have now; None if none was."""
+        return Ground.of(self.store).start
 
     def load_extractor(self) -> Extractor:
         """The extractor, read anew from disk; its fingerprint is checked (Damaged)."""
@@ -199,29 +206,23 @@ class Session:
         self.adopt(candidate, statistics=kind == "learn" or self._unsaved >= _STALE)
         return event
 
-    def judged(self, state: State, lesson: Mapping[str, str] | None = None) -> Judged:
-        """What a state answers for its members, left out where that is possible.
-
-        Args:
-            state: the one in force, or a candidate.
-            lesson: image → label at its last lesson, where that is not the one in the store.
-        """
+    def judged(self, state: State) -> Judged:
+        """What a state, in force or a candidate, answers for members that can be left out."""
         for known, found in self._judged:
             if known is state:
                 return found
         options = HeadOptions.from_dict(self.store.manifest.options)
-        found = judged(state, self._jury(state, lesson, options), options)
+        found = judged(state, self._jury(state, options), options)
         self._judged = [(state, found), *self._judged[:1]]
         return found
 
-    def _jury(self, state: State, lesson: Mapping[str, str] | None, options: HeadOptions) -> Jury:
+    def _jury(self, state: State, options: HeadOptions) -> Jury:
         if state.solver is None or self.store.manifest.start is not None:
             return Jury({}, {})
         for factor, jury in self._juries:
             if factor is state.solver.factor:
                 return jury
-        lesson = self.store.plan().lesson if lesson is None else lesson
-        jury = Jury.of(state, lesson, options)
+        jury = Jury.of(state, options)
         self._juries = [(state.solver.factor, jury), *self._juries[:1]]
         return jury
 
@@ -231,7 +232,6 @@ class Session:
         *,
         changed: Collection[str] = (),
         lesson: Lesson | None = None,
-        taught: Mapping[str, str] | None = None,
         edits: int = 0,
     ) -> Verdict:
         """What the gate says of going from the state in force to `candidate`.
@@ -240,21 +240,36 @@ class Session:
             candidate: the state as it would be.
             changed: pictures whose own label the change sets.
             lesson: labelled pictures that come in.
-            taught: image → label at the candidate's last lesson, where that is a new one.
             edits: how many corrections the head is edited for.
         """
         state, rules = self.state, self.store.rules()
         before = self.judged(state)
         return judge(
-            state,
-            candidate,
-            (before, self.judged(candidate, taught)),
+            Pairs.of(state, candidate),
+            (before, self.judged(candidate)),
             Budgets(**rules.budgets),
             protected=rules.protected,
             changed=changed,
             lesson=lesson,
             edits=edits,
+            start=self.start,
         )
+
+    def watch(
+        self,
+        candidate: State,
+        protected: Collection[str] | None = None,
+        renamed: Mapping[str, str] | None = None,
+    ) -> Verdict:
+        """Whether going from the state in force to `candidate` leaves alone what is protected.
+
+        Args:
+            candidate: the state as it would be.
+            protected: classes that must never get worse then, where those are not the same.
+            renamed: old → new names of classes.
+        """
+        held = self.store.rules().protected if protected is None else protected
+        return watch(Pairs.of(self.state, candidate), protected=held, renamed=renamed)
 
     def decree(
         self,
@@ -303,13 +318,10 @@ def differences(before: State, now: State, exclude: frozenset[str] = frozenset()
 
     Pictures that are members both before and after count, except those in `exclude`.
     """
-    said = dict(zip((s.image for s in before.samples), before.answers, strict=False))
     shared = [
-        (sample, said[sample.image], answer)
-        for sample, answer in zip(now.samples, now.answers, strict=False)
-        if said.get(sample.image, answer) != answer
-        and sample.image not in exclude
-        and sample.label != REFERENCE
+        (sample, was, answer)
+        for sample, was, answer in Pairs.of(before, now).changes()
+        if sample.image not in exclude and sample.label != REFERENCE
     ]
     found = compare(
         [old for _, old, _ in shared],

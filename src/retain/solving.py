@@ -37,12 +37,20 @@ from retain.algebra import (
     tune,
     tuning_sample,
 )
-from retain.caches import Features, Lengths, Mind, State, empty_mind, options_key
+from retain.caches import (
+    Features,
+    Lengths,
+    Mind,
+    State,
+    answers_apart,
+    empty_mind,
+    options_key,
+)
 from retain.errors import CannotUndo
 from retain.store import Store
 from retain.values import Sample
 
-__all__ = ["Ground", "Vectors", "single_threaded", "think", "tuned"]
+__all__ = ["Ground", "Vectors", "chosen", "single_threaded", "think", "tuned"]
 
 Vectors = tuple[Features, Lengths]
 """The members' features int16 [n, d] and their original lengths float32 [n]."""
@@ -67,7 +75,7 @@ class Ground:
         layer = store.start()
         if layer is None:
             return cls(store, options, None)
-        labels, weights, bias = layer
+        labels, weights, bias, unit = layer
         for old, new in store.rules().renames if renames is None else renames:
             labels = tuple(new if label == old else label for label in labels)
         twice = sorted(label for label in set(labels) if labels.count(label) > 1)
@@ -76,7 +84,7 @@ class Ground:
                 f"two of the classes that were adopted would both be called {twice[0]!r}; rename "
                 f"one of them first, or take back the event that gave it that name"
             )
-        return cls(store, options, Start(labels, weights, bias))
+        return cls(store, options, Start(labels, weights, bias, unit))
 
 
 @cache
@@ -125,6 +133,8 @@ def think(
     taught: Statistics,
     tuning: Tuning,
     lesson_size: int,
+    jurors: Mapping[str, str],
+    rows: Mapping[str, int],
     factor: Factor | None = None,
 ) -> State:
     """The state of a membership: its head, with pins and exceptions, and what it answers.
@@ -138,11 +148,14 @@ def think(
         taught: the sums at the last lesson.
         tuning: that lesson's numbers.
         lesson_size: how many members it had.
+        jurors: those that it was tuned by, and their labels then.
+        rows: image → row of `samples`.
         factor: of `taught`, if it is at hand.
     """
     features, norms = vectors
     if not samples and ground.start is None:
-        return State(empty_mind(event), samples, features, norms, statistics, taught, ())
+        mind = empty_mind(event)
+        return State(mind, samples, features, norms, statistics, taught, (), rows, jurors)
     pins = sorted(
         (sample.image, i, sample.label)
         for i, sample in enumerate(samples)
@@ -164,9 +177,12 @@ def think(
         if apart:
             images, labels = [s.image for s in samples], [s.label for s in samples]
             exceptions = Exceptions.of(images, labels, features, apart)
-        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions)
+        sigmoid = answers_apart(ground.store)
+        mind = Mind(event, head, tuning, lesson_size, frozenset(edited), exceptions, sigmoid)
         answers = mind.answers(features, norms)
-    return State(mind, samples, features, norms, statistics, taught, answers, solver, base)
+    return State(
+        mind, samples, features, norms, statistics, taught, answers, rows, jurors, solver, base
+    )
 
 
 def _solved(
@@ -192,25 +208,34 @@ def _solved(
 
 def tuned(
     ground: Ground,
-    samples: Sequence[Sample],
+    rows: Mapping[str, int],
     vectors: Vectors,
     taught: Statistics,
     lesson: Mapping[str, str],
+    jurors: Mapping[str, str],
     *,
     fresh: bool = False,
 ) -> Tuning:
-    """The tuning for the membership at a lesson, from the cache when it was tuned before."""
+    """The tuning for the membership at a lesson, from the cache when it was tuned before.
+
+    Args:
+        ground: what heads stand on besides data.
+        rows: image → row of `vectors`.
+        vectors: the members' features and lengths.
+        taught: the sums at the lesson.
+        lesson: image → label of all its members.
+        jurors: the same of those it is tuned by.
+        fresh: whether to leave the cache alone.
+    """
     if not lesson:
         return UNTUNED if ground.start is None else STARTED
     store, key = ground.store, _lesson_key(ground, lesson)
     cached = None if fresh else store.get_tuning(key)
     if cached is not None:
         return Tuning.from_dict(cached)
-    rows = {sample.image: i for i, sample in enumerate(samples)}
-    chosen = tuning_sample(lesson)
-    indices = [rows[image] for image in chosen]
+    indices = [rows[image] for image in jurors]
     features, norms = vectors[0][indices], vectors[1][indices]
-    labels = [lesson[image] for image in chosen]
+    labels = list(jurors.values())
     with single_threaded():
         if ground.start is not None:
             tuning = started(ground.start, taught, features, norms, labels)
@@ -219,6 +244,11 @@ def tuned(
     if not fresh and store.writing_now:
         store.put_tuning(key, tuning.to_dict())
     return tuning
+
+
+def chosen(lesson: Mapping[str, str]) -> dict[str, str]:
+    """The members of a lesson that it is tuned by, and their labels."""
+    return {image: lesson[image] for image in tuning_sample(lesson)}
 
 
 def _lesson_key(ground: Ground, lesson: Mapping[str, str]) -> str:

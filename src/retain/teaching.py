@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from retain.algebra import REFERENCE
+from retain.caches import State
 from retain.errors import BadOption, GateRefused, InputError
-from retain.gate import Lesson, concluded, refuse
+from retain.gate import Lesson
 from retain.intake import Taken, checked_label, chunks, take
 from retain.projection import Item
+from retain.refusal import concluded, refuse
 from retain.session import Session, differences
 from retain.values import Progress, Sample, Skipped, Source, Update
 from retain.vision import labelled, unlabelled
@@ -21,11 +24,6 @@ __all__ = ["learn", "pictures", "reference"]
 
 # Pictures staged in one transaction while a long lesson is read.
 _CHUNK = 128
-
-_LEARN_CHOICES = (
-    "Look at what would happen with --dry-run (dry_run=True); leave out or relabel the pictures in "
-    "doubt; learn them all the same with --force (force=True); or set other budgets: retain gate"
-)
 
 
 def learn(
@@ -44,11 +42,10 @@ def learn(
         collected = labelled(source, labels, session.extractor)
         skipped = list(collected.skipped)
         state = session.state
-        present = {sample.image: sample for sample in state.samples}
         items: dict[str, Item] = {}
         known = 0
         for taken in _staged(session, collected.sources, skipped, progress):
-            label, sample = checked_label(taken.label), present.get(taken.image)
+            label, sample = checked_label(taken.label), state.sample(taken.image)
             twin = items.get(taken.image)
             if twin is not None and twin.sample.label != label:
                 skipped.append(
@@ -103,9 +100,8 @@ def learn(
             np.stack([item.feature for item in items.values()]),
             np.array([item.norm for item in items.values()], np.float32),
         )
-        taught = {sample.image: sample.label for sample in candidate.samples}
-        verdict = session.verdict(candidate, changed=items, lesson=lesson, taught=taught)
-        relabelled = sum(image in present for image in items)
+        verdict = session.verdict(candidate, changed=items, lesson=lesson)
+        relabelled = sum(image in state.rows for image in items)
         update = Update(
             event=None,
             kind="learn",
@@ -117,23 +113,13 @@ def learn(
             **differences(state, candidate),
             verdict=verdict,
         )
-        event = None
-        if dry_run or not (force or verdict.passed):
-            # What is not learned is not kept either, whatever it was prepared for.
-            session.store.sweep_staged()
-        if not dry_run:
-            if not force:
-                try:
-                    refuse(update, _LEARN_CHOICES)
-                except GateRefused:
-                    # Nothing of a refused lesson stays, not even what was put aside for it.
-                    session.store.sweep_staged()
-                    raise
-            event = session.commit("learn", candidate, items.values())
+        event = _committed(session, update, candidate, items, force, dry_run)
     return concluded(update, event, started)
 
 
-def reference(session: Session, source: Any, *, progress: Progress | None) -> Update:
+def reference(
+    session: Session, source: Any, *, force: bool, dry_run: bool, progress: Progress | None
+) -> Update:
     """See `Classifier.reference`."""
     started = time.perf_counter()
     with session.writing("reference"):
@@ -144,7 +130,7 @@ def reference(session: Session, source: Any, *, progress: Progress | None) -> Up
             )
         collected = unlabelled(source, session.extractor)
         skipped = list(collected.skipped)
-        present = {sample.image for sample in session.state.samples}
+        present = session.state.rows
         items: dict[str, Item] = {}
         known = 0
         for one in _staged(session, collected.sources, skipped, progress):
@@ -155,21 +141,44 @@ def reference(session: Session, source: Any, *, progress: Progress | None) -> Up
                 items[one.image] = Item(sample, one.feature, one.norm)
         if not items and not known:
             raise InputError(_nothing_usable(source, skipped))
+        update = Update(
+            event=None,
+            kind="reference",
+            summary=f"took {pictures(len(items))} as reference"
+            + (f", {known} known already" if known else "")
+            + (f", {len(skipped)} skipped" if skipped else ""),
+            learned=len(items),
+            known=known,
+            skipped=tuple(skipped),
+        )
         event = None
         if items:
             candidate = session.candidate(list(items.values()), lesson=True)
-            event = session.commit("reference", candidate, items.values())
-    return Update(
-        event=event,
-        kind="reference",
-        summary=f"took {pictures(len(items))} as reference"
-        + (f", {known} known already" if known else "")
-        + (f", {len(skipped)} skipped" if skipped else ""),
-        learned=len(items),
-        known=known,
-        skipped=tuple(skipped),
-        seconds=time.perf_counter() - started,
-    )
+            found = differences(session.state, candidate)
+            update = replace(update, **found, verdict=session.watch(candidate))
+            event = _committed(session, update, candidate, items, force, dry_run)
+    return concluded(update, event, started)
+
+
+def _committed(
+    session: Session,
+    update: Update,
+    candidate: State,
+    items: Mapping[str, Item],
+    force: bool,
+    dry_run: bool,
+) -> int | None:
+    """Write the event if the gate agrees; what is not learned is not kept either."""
+    try:
+        if not force and not dry_run:
+            refuse(update)
+    except GateRefused:
+        session.store.sweep_staged()
+        raise
+    if dry_run:
+        session.store.sweep_staged()
+        return None
+    return session.commit(update.kind, candidate, items.values())
 
 
 def _staged(

@@ -6,17 +6,12 @@ import time
 from collections.abc import Sequence
 
 from retain.errors import BadLabel, InputError, UnknownClass
-from retain.gate import refuse
 from retain.intake import checked_label, named
 from retain.projection import restated
+from retain.refusal import concluded, forced, refuse
 from retain.session import Session, differences
 from retain.solving import Ground
 from retain.values import Receipt, Sample, Update
-
-_FORGET_CHOICES = (
-    "Look at what would happen with --dry-run (dry_run=True); forget all the same with --force "
-    "(force=True); or set other budgets: retain gate"
-)
 
 __all__ = ["forget", "merge", "rename", "selected", "undo"]
 
@@ -81,11 +76,11 @@ def forget(
         candidate = restated(
             session.store, state, number, plan.members, plan.lesson, plan.rules.renames
         )
-        verdict = session.verdict(candidate, taught=plan.lesson)
+        verdict = session.verdict(candidate)
         event, erased = None, 0
         if not dry_run:
             if not force:
-                refuse(Update(None, "forget", "", verdict=verdict), _FORGET_CHOICES)
+                refuse(Update(None, "forget", "", verdict=verdict))
             # The caches hold sums that contain the pictures: they go first, so that no crash can
             # leave them behind.
             session.store.clear_caches()
@@ -102,19 +97,25 @@ def forget(
         bytes_erased=erased,
         digest=candidate.statistics.digest,
         summary=f"{said} {len(gone)} {'picture' if len(gone) == 1 else 'pictures'} for good",
-        verdict=verdict,
+        verdict=verdict if event is None else forced(verdict),
         seconds=time.perf_counter() - started,
     )
 
 
-def undo(session: Session, event: int | None) -> Update:
+def undo(session: Session, event: int | None, *, force: bool, dry_run: bool) -> Update:
     """See `Classifier.undo`."""
     started = time.perf_counter()
     with session.writing("undo"):
         target = session.store.last_undoable() if event is None else event
         kind = session.store.event(target).kind
         return _rewritten(
-            session, "undo", f"took back event {target} ({kind})", started, target=target
+            session,
+            "undo",
+            f"took back event {target} ({kind})",
+            started,
+            target=target,
+            force=force,
+            dry_run=dry_run,
         )
 
 
@@ -129,7 +130,7 @@ def rename(session: Session, old: str, new: str) -> Update:
         return _rewritten(session, "rename", f"renamed {old!r} to {new!r}", started, detail=detail)
 
 
-def merge(session: Session, old: str, into: str) -> Update:
+def merge(session: Session, old: str, into: str, *, force: bool, dry_run: bool) -> Update:
     """See `Classifier.merge`."""
     started = time.perf_counter()
     with session.writing("merge"):
@@ -146,7 +147,10 @@ def merge(session: Session, old: str, into: str) -> Update:
                 f"made one; rename them alike in whatever reads the answers"
             )
         detail = {"old": old, "new": into}
-        return _rewritten(session, "merge", f"merged {old!r} into {into!r}", started, detail=detail)
+        summary = f"merged {old!r} into {into!r}"
+        return _rewritten(
+            session, "merge", summary, started, detail=detail, force=force, dry_run=dry_run
+        )
 
 
 def _rewritten(
@@ -157,6 +161,8 @@ def _rewritten(
     *,
     target: int | None = None,
     detail: dict[str, str] | None = None,
+    force: bool = False,
+    dry_run: bool = False,
 ) -> Update:
     state = session.state
     plan = session.store.preview(kind, target=target, detail=detail)
@@ -164,15 +170,17 @@ def _rewritten(
     candidate = restated(
         session.store, state, number, plan.members, plan.lesson, plan.rules.renames
     )
-    event = session.store.append(kind, (), target=target, detail=detail)
-    session.adopt(candidate, statistics=True)
     labels = {sample.image: sample.label for sample in state.samples}
     found = differences(state, candidate)
     if kind == "rename":
         # Every answer with the old name differs, and yet nothing has changed.
         found["worse"] = found["better"] = found["changed"] = ()
-    return Update(
-        event=event,
+    verdict = None
+    if kind != "rename":
+        renamed = {detail["old"]: detail["new"]} if detail else {}
+        verdict = session.watch(candidate, plan.rules.protected, renamed)
+    update = Update(
+        event=None,
         kind=kind,
         summary=summary,
         learned=sum(sample.image not in labels for sample in candidate.samples),
@@ -180,8 +188,15 @@ def _rewritten(
             labels.get(sample.image, sample.label) != sample.label for sample in candidate.samples
         ),
         **found,
-        seconds=time.perf_counter() - started,
+        verdict=verdict,
     )
+    event = None
+    if not dry_run:
+        if not force:
+            refuse(update)
+        event = session.store.append(kind, (), target=target, detail=detail)
+        session.adopt(candidate, statistics=True)
+    return concluded(update, event, started)
 
 
 def _names(session: Session, old: str, new: str) -> tuple[str, str]:

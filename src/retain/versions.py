@@ -15,8 +15,10 @@ from retain.algebra import REFERENCE, compare
 from retain.caches import Features, Lengths, Mind, State
 from retain.comparisons import Diff
 from retain.errors import BadOption, CannotUndo, NothingLearned, UnknownEvent
-from retain.gate import concluded, judge, refuse
+from retain.gate import judge, watch
 from retain.jury import Judged
+from retain.pairing import Pairs
+from retain.refusal import concluded, refuse
 from retain.session import Session
 from retain.values import Budgets, Change, Update, Version
 
@@ -34,10 +36,6 @@ __all__ = [
 PRODUCTION = "production"
 
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_CHOICES = (
-    "Look at the pictures with retain diff; promote it all the same with --force (force=True); or "
-    "set other budgets: retain gate"
-)
 _UNCHANGING = frozenset({"gate", "protect", "promote"})
 
 
@@ -176,9 +174,8 @@ def promote(
             had = {sample.image for sample in before.samples}
             before_now, after_now = _seen(session, before), _seen(session, after)
             verdict = judge(
-                before_now,
-                _held(before_now, after_now),
-                (_said(before_now), _said(after_now)),
+                Pairs.of(before_now, _held(before_now, after_now)),
+                (Judged({}, {}), Judged({}, {})),
                 Budgets(**rules.budgets),
                 protected=rules.protected,
                 # What only the new one was taught is no test of it.
@@ -190,12 +187,12 @@ def promote(
         event = None
         if not dry_run:
             if not force:
-                refuse(update, _CHOICES)
+                refuse(update)
             event = session.decree("promote", detail={"alias": alias, "version": number})
     return concluded(update, event, started)
 
 
-def rollback(session: Session, alias: str) -> Update:
+def rollback(session: Session, alias: str, *, force: bool, dry_run: bool) -> Update:
     """See `Classifier.rollback`."""
     started = time.perf_counter()
     _checked_alias(alias)
@@ -219,10 +216,17 @@ def rollback(session: Session, alias: str) -> Update:
                 f"{alias} has never been another version, so there is nothing to go back to; see "
                 f"`retain versions`"
             )
-        detail = {"alias": alias, "version": trail[-2], "back": True}
-        event = session.decree("promote", detail=detail)
-    summary = f"{alias} is version {trail[-2]} again (it was {trail[-1]})"
-    return concluded(Update(None, "rollback", summary), event, started)
+        before, after = (_seen(session, state_of(session, each)) for each in trail[:-3:-1])
+        verdict = watch(Pairs.of(before, after), protected=session.store.rules().protected)
+        summary = f"{alias} is version {trail[-2]} again (it was {trail[-1]})"
+        update = Update(None, "rollback", summary, verdict=verdict)
+        event = None
+        if not dry_run:
+            if not force:
+                refuse(update)
+            detail = {"alias": alias, "version": trail[-2], "back": True}
+            event = session.decree("promote", detail=detail)
+    return concluded(update, event, started)
 
 
 def _seen(session: Session, state: State) -> State:
@@ -230,7 +234,12 @@ def _seen(session: Session, state: State) -> State:
     now = session.state
     answers = _answers(session, state, now.features, now.norms)
     return replace(
-        state, samples=now.samples, features=now.features, norms=now.norms, answers=answers
+        state,
+        samples=now.samples,
+        rows=now.rows,
+        features=now.features,
+        norms=now.norms,
+        answers=answers,
     )
 
 
@@ -239,11 +248,6 @@ def _held(before: State, after: State) -> State:
     pairs = zip(after.samples, before.answers, strict=True)
     kept = tuple(replace(s, pinned=s.pinned and answer == s.label) for s, answer in pairs)
     return replace(after, samples=kept)
-
-
-def _said(state: State) -> Judged:
-    answers = zip(state.samples, state.answers, strict=False)
-    return Judged({sample.image: answer for sample, answer in answers}, {})
 
 
 def _checked_alias(alias: str) -> None:

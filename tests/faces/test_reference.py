@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import retain
-from retain.faces.cli.app import COMMANDS
+from retain.faces.cli.app import COMMANDS, TOOLS
 from tests.faces.helpers import COMMAND, ROOT, environment, process
 
 
@@ -23,10 +23,11 @@ def python(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 SHOWN = [command for command in COMMANDS if not command.hidden]
+# A tool has commands of its own: it does something beside a classifier, not to one.
 VERBS = [
     command.name
     for command in SHOWN
-    if command.name not in ("init", "adopt", "unpack", "serve", "demo")
+    if command.name not in ("init", "adopt", "unpack", "serve", "demo") and " " not in command.name
 ]
 
 
@@ -49,15 +50,27 @@ def test_the_contract_of_the_issue_is_complete() -> None:
 
 
 def test_help_lists_every_command(run) -> None:
-    text = run("--help").stdout
+    for home in ("", *TOOLS):
+        text = run(*home.split(), "--help").stdout
+        for command in SHOWN:
+            tool, _, last = command.name.rpartition(" ")
+            if tool == home:
+                assert re.search(rf"^  {last} +\S", text, re.MULTILINE), command.name
+        assert "..." not in text.split("Commands:")[1], "a summary is too long for 80 columns"
+    assert all(re.search(rf"^  {tool} +\S", run("--help").stdout, re.MULTILINE) for tool in TOOLS)
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_has_a_page_that_shows_each_of_its_commands(tool) -> None:
+    page = (ROOT / "docs" / {"bench": "benchmarks.md"}[tool]).read_text(encoding="utf-8")
     for command in SHOWN:
-        assert re.search(rf"^  {command.name} +\S", text, re.MULTILINE), command.name
-    assert "..." not in text.split("Commands:")[1], "a summary is too long for 80 columns"
+        if command.name.startswith(tool + " "):
+            assert re.search(rf"retain {command.name}\b", page), command.name
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_every_command_explains_itself_with_an_example(run, command) -> None:
-    result = run(command.name, "--help")
+    result = run(*command.name.split(), "--help")
     assert result.exit_code == 0
     assert f"Example: {command.example}" in result.stdout
     assert command.example.startswith(f"retain {command.name} ")
@@ -69,7 +82,7 @@ def test_every_option_is_in_the_reference(run) -> None:
     page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
     for command in SHOWN:
         described = page.split(f"### retain {command.name}\n")[1].split("\n### ")[0]
-        for option in re.findall(r"--[a-z][a-z-]+", run(command.name, "--help").stdout):
+        for option in re.findall(r"--[a-z][a-z-]+", run(*command.name.split(), "--help").stdout):
             assert option == "--help" or f"`{option}`" in described, (command.name, option)
 
 

@@ -1,4 +1,5 @@
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,15 @@ def resnet32():
     if not path.exists():
         pytest.skip(f"{path} is missing; set RETAIN_DATA to the folder that holds weights/")
     return path
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small networks are ten times slower where threads wait for each other on a busy machine."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else 1
+    if torch:
+        torch.set_num_threads(1)
+    yield
+    if torch:
+        torch.set_num_threads(before)

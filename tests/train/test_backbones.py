@@ -140,11 +140,38 @@ def test_what_was_done_to_the_last_layer_is_recognised():
 
 def test_another_picture_size_is_recognised():
     big = timm.create_model("vit_tiny_patch16_224", num_classes=4, img_size=96)
-    with pytest.raises(CannotAdopt, match="another picture size: give options"):
+    with pytest.raises(CannotAdopt, match="another picture size: give size"):
         train.build("vit_tiny_patch16_224", weights=big.state_dict())
     options = {"img_size": 96}
     built = train.build("vit_tiny_patch16_224", weights=big.state_dict(), options=options)
     assert built.input_size == (3, 96, 96)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "told"),
+    [
+        ("timm:resnet18", 96, {"input_size": [3, 96, 96]}),
+        ("timm:resnet18", (64, 96), {"input_size": [3, 64, 96]}),
+        ("timm:vit_tiny_patch16_224", (64, 96), {"input_size": [3, 64, 96]}),
+        ("torchvision:resnet18", 112, {"resize_size": 128, "crop_size": 112}),
+        ("torchvision:vit_b_16", 32, {"crop_size": 32}),
+        ("mobilenetv2_100", 64, {"input_size": [3, 64, 64]}),
+    ],
+)
+def test_a_size_is_asked_for(name, size, told):
+    built = train.build(name, 4, size=size)
+    sides = (size, size) if isinstance(size, int) else size
+    assert built.input_size == (3, *sides)
+    assert told.items() <= built.preprocess.items()
+    assert built.module(torch.zeros(1, *built.input_size)).shape == (1, 4)
+
+
+def test_sizes_that_cannot_be():
+    for size in (0, (3, 0), (3,), "224", 2.5):
+        with pytest.raises(BadOption, match="size is"):
+            train.build("timm:resnet18", 4, size=size)
+    with pytest.raises(BadOption, match="square here, but 64×96"):
+        train.build("torchvision:resnet18", 4, size=(64, 96))
 
 
 def test_one_channel():

@@ -3,6 +3,7 @@
 import json
 import os
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -10,8 +11,10 @@ timm = pytest.importorskip("timm")
 
 from safetensors.torch import save_file  # noqa: E402
 
+import retain  # noqa: E402
 from retain import train  # noqa: E402
 from retain.errors import CannotAdopt, MissingExtra  # noqa: E402
+from retain.vision import decode, prepare, shipped_pictures  # noqa: E402
 
 from .conftest import check, same, stir  # noqa: E402
 
@@ -190,3 +193,52 @@ def test_without_transformers_the_line_is_told(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtra, match=r"model type 'vit'.*pip install transformers$"):
         train.read_folder(tmp_path)
+
+
+# -- and back to PyTorch -----------------------------------------------------------------------
+
+
+def given_back(folder, tmp_path, module):
+    """Adopted, exported as PyTorch, loaded again: the original's own answers."""
+    with retain.adopt(tmp_path / "mine", folder, labels=LABELS, preprocess="imagenet") as shop:
+        shop.export(tmp_path / "out.safetensors", format="torch")
+        rule = shop._session.extractor.rule
+    network = train.load_exported(tmp_path / "out.safetensors")
+    x = torch.from_numpy(np.concatenate([prepare(decode(f), rule) for f in shipped_pictures(4)]))
+    with torch.no_grad():
+        wanted = module(x)
+        wanted = getattr(wanted, "logits", wanted).softmax(1)
+        # Features are rounded once to 14 bits.
+        np.testing.assert_allclose(network(x), wanted, atol=5e-3)
+    return network
+
+
+@pytest.mark.slow
+def test_a_timm_folder_is_given_back(timm_folder, tmp_path_factory):
+    folder, module = timm_folder
+    with torch.no_grad():
+        module.classifier.weight *= 0.1
+    from timm.models import save_for_hf
+
+    save_for_hf(module, folder, {"label_names": LABELS}, safe_serialization=True)
+    network = given_back(folder, tmp_path_factory.mktemp("back"), module)
+    assert type(network.network).__name__ == "MobileNetV3"
+
+
+@pytest.mark.slow
+def test_a_transformers_folder_is_given_back(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        num_labels=4,
+    )
+    module = stir(transformers.ViTForImageClassification(config))
+    folder = tmp_path / "vit"
+    module.save_pretrained(folder)
+    network = given_back(folder, tmp_path, module)
+    assert type(network.network).__name__ == "ViTForImageClassification"

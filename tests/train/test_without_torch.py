@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 
+import retain
 from retain import train
 from retain.errors import BadOption, CannotAdopt, MissingExtra
 from retain.train.needs import need
 from retain.train.weights import packaged_file
+from retain.vision import shipped_pictures
 
 LINE = r"pip install 'retain\[train\]'"
 
@@ -46,9 +48,20 @@ def test_every_use_says_what_to_install(tmp_path):
         lambda: train.loaded(object(), tmp_path / "w.pth"),
         lambda: train.read_folder(tmp_path),
         lambda: train.build_folder(tmp_path),
+        lambda: train.load_exported(tmp_path / "config.json"),
+        lambda: train.folded("tf_efficientnet_lite0", []),
     ):
         with pytest.raises(MissingExtra, match=LINE):
             use()
+
+
+@pytest.mark.usefixtures("hidden")
+def test_exporting_to_pytorch_says_what_to_install(tmp_path):
+    with retain.create(tmp_path / "shop") as shop:
+        shop.learn(shipped_pictures(2), "mug")
+        with pytest.raises(MissingExtra, match=LINE):
+            shop.export(tmp_path / "out.safetensors", format="torch")
+    assert not (tmp_path / "out.safetensors").exists()
 
 
 def test_what_is_not_an_extra_is_installed_by_its_name():

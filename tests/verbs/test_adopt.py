@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import numpy as np
+import onnx
 import pytest
 
 import retain
@@ -33,12 +34,12 @@ def bits(shop):
     return (*fingerprint(shop), raw, answers(shop, pictures(6, seed=9)))
 
 
-@pytest.mark.parametrize("activation", [None, "softmax", "log_softmax"])
+@pytest.mark.parametrize("activation", [None, *ACTIVATIONS])
 def test_it_answers_as_the_original(tmp_path, activation):
     source = model(tmp_path / "theirs.onnx", activation=activation)
     rows = pictures(40, seed=3)
     wanted = theirs(source, rows).astype(float)
-    if activation != "softmax":
+    if activation in (None, "log_softmax"):
         wanted = np.exp(wanted) / np.exp(wanted).sum(axis=1, keepdims=True)
     with retain.adopt(tmp_path / "mine", source, labels=NAMES, preprocess="raw") as mine:
         assert mine.labels == tuple(NAMES)
@@ -47,6 +48,33 @@ def test_it_answers_as_the_original(tmp_path, activation):
         np.testing.assert_allclose([p for _, p in given], wanted, atol=2e-4)
         assert mine.verify().ok
         assert mine.status().adopted["classes"] == 4
+
+
+def test_a_sigmoid_stays_one(tmp_path):
+    """Old classes keep their scores to the last digit, and new ones rank among them."""
+    source, rows = model(tmp_path / "theirs.onnx", activation="sigmoid"), pictures(20, seed=3)
+    new = pictures(10, seed=50, tint=1)
+    with retain.adopt(
+        tmp_path / "mine", source, labels=NAMES, preprocess="raw", reference=pictures(40)
+    ) as mine:
+        assert any("sigmoid" in note for note in mine.status().adopted["notes"])
+        before = answers(mine, rows)
+        assert max(sum(p) for _, p in before) > 1.01
+        mine.learn(pictures(10, tint=1), "elk", force=True)
+        after = answers(mine, rows)
+        assert [p[:4] for _, p in after] == [p for _, p in before]
+        assert [label for label, _ in answers(mine, new)].count("elk") >= 8
+        found = mine.explain(new[0])
+        assert found.scores == mine.predict(new[:1], top=5)[0].top
+        report = mine.evaluate(new, ["elk"] * len(new))
+        logs = [-np.log(p[4]) for _, p in answers(mine, new)]
+        assert report.negative_log_likelihood == pytest.approx(np.mean(logs))
+        # The same after a restart, from what is cached on disk, and from nothing.
+        with retain.open(mine.path) as again:
+            assert answers(again, rows) == after
+            made = again.export(tmp_path / "out.onnx")
+            assert made.activation == "sigmoid"
+            np.testing.assert_allclose(theirs(made.path, rows), [p for _, p in after], atol=1e-6)
 
 
 def test_every_activation_gives_the_original_label(tmp_path):
@@ -233,6 +261,55 @@ def test_it_does_not_take_the_place_of_another(tmp_path):
         adopt(tmp_path, reference=["nowhere"])
     with retain.open(tmp_path / "mine") as kept:
         assert kept.status().reference == 10
+
+
+def test_a_graph_that_takes_any_size_is_told_one(tmp_path):
+    source = model(tmp_path / "theirs.onnx")
+    free = onnx.load(source)
+    for axis, name in ((2, "h"), (3, "w")):
+        free.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.save(free, tmp_path / "free.onnx")
+    given = {"labels": NAMES, "preprocess": "raw"}
+    with pytest.raises(retain.BadOption, match="any size; give one"):
+        retain.adopt(tmp_path / "mine", tmp_path / "free.onnx", **given)
+    with retain.adopt(tmp_path / "mine", tmp_path / "free.onnx", size=(10, 14), **given) as mine:
+        rule = mine._session.extractor.rule
+        assert (rule.height, rule.width) == (10, 14)
+    with pytest.raises(retain.BadOption, match="12"):
+        retain.adopt(tmp_path / "other", source, size=12, **given)
+
+
+@pytest.mark.parametrize("first", ["background", "Background ", "dummy"])
+def test_a_leading_background_stands_for_no_class(tmp_path, first):
+    """TensorFlow's lists of ImageNet have 1,001 names, for networks of 1,000 classes."""
+    source = model(tmp_path / "theirs.onnx")
+    (tmp_path / "labels.txt").write_text("\n".join([first, *NAMES]) + "\n")
+    with retain.adopt(
+        tmp_path / "mine", source, labels=tmp_path / "labels.txt", preprocess="raw"
+    ) as mine:
+        assert mine.labels == tuple(NAMES)
+        (note,) = [each for each in mine.status().adopted["notes"] if "stands for no class" in each]
+        assert note.startswith(repr(first.strip()))
+        assert "5 names" in note
+        rows = pictures(9, seed=4)
+        wanted = [NAMES[i] for i in theirs(source, rows).argmax(axis=1)]
+        assert [p.label for p in mine.predict(rows)] == wanted
+
+
+def test_a_background_that_is_a_class_stays(tmp_path):
+    names = ["background", *NAMES[1:]]
+    source = model(tmp_path / "theirs.onnx")
+    with retain.adopt(tmp_path / "mine", source, labels=names, preprocess="raw") as mine:
+        assert mine.labels == tuple(names)
+        assert not any("stands for no class" in each for each in mine.status().adopted["notes"])
+
+
+@pytest.mark.parametrize("names", [["thing", *NAMES], [*NAMES, "background"], NAMES[1:]])
+def test_another_name_too_many_is_not_guessed_away(tmp_path, names):
+    source = model(tmp_path / "theirs.onnx")
+    with pytest.raises(retain.BadOption, match=r"4 classes.*begin with 'background'"):
+        retain.adopt(tmp_path / "mine", source, labels=names, preprocess="raw")
+    assert not (tmp_path / "mine").exists()
 
 
 def test_labels_that_cannot_be_labels(tmp_path):

@@ -243,3 +243,86 @@ def test_the_classes_of_an_adopted_classifier(mine):
     held = mine.correct(twin_of(picture), "elk")
     assert held.verdict.rung == "exception"
     assert mine.predict([picture])[0].label == label
+
+
+@pytest.fixture
+def propped(shop):
+    """A picture that only a lesson about its like keeps right; the lesson is event 2."""
+    taught(shop, *LABELS, n=12)
+    shop.gate(**OPEN)
+    row = cluster("bee", 1, spread=0)[0]
+    shop.learn(assault(row, 60), "ant")
+    lesson = shop.log()[-1].event
+    shop.learn(row[None] + 0.001, "ant", force=True)
+    image = shop.predict(row[None] + 0.001)[0].image
+    assert shop.show(image).prediction.label == "ant"
+    shop.protect(image)
+    return shop, image, lesson
+
+
+def test_undo_cannot_flip_it(propped):
+    shop, image, lesson = propped
+    before = fingerprint(shop)
+    tried = shop.undo(lesson, dry_run=True)
+    assert tried.event is None
+    assert not tried.verdict.passed
+    with pytest.raises(retain.GateRefused, match="undo all the same") as error:
+        shop.undo(lesson)
+    assert failed(error) == {"protected"}
+    assert fingerprint(shop) == before
+    assert shop.undo(lesson, force=True).verdict.forced
+    assert shop.show(image).prediction.label != "ant"
+    assert shop.verify().ok
+
+
+def test_going_back_to_a_version_cannot_flip_it(propped):
+    shop, _, lesson = propped
+    shop.promote(lesson - 1)
+    shop.promote("latest", force=True)
+    with pytest.raises(retain.GateRefused) as error:
+        shop.rollback()
+    assert failed(error) == {"protected"}
+    assert shop.rollback(dry_run=True).event is None
+    update = shop.rollback(force=True)
+    assert update.verdict.forced
+    assert f"version {lesson - 1} again" in update.summary
+
+
+def test_merging_a_protected_class_is_no_harm_to_it_but_to_others_it_may_be(shop):
+    """The name goes, and what bore it is right as the other; a neighbour that flips is harm."""
+    centre, other = cluster("ant", 1, spread=0)[0], cluster("bee", 1, spread=0)[0]
+    shop.learn(cluster("ant", 12), "ant")
+    shop.learn(cluster("bee", 12), "bee")
+    shop.learn(cluster("cat", 12), "cat")
+    shop.gate(**OPEN)
+    between = (0.52 * centre + 0.48 * other)[None]
+    shop.learn(between, "ant", force=True)
+    image = shop.predict(between)[0].image
+    if shop.show(image).prediction.label != "ant":
+        shop.correct(between[0], "ant")
+    shop.protect(image)
+    shop.protect(labels="cat")
+    merged = shop.merge("cat", "ant")
+    assert merged.verdict.passed
+    assert shop.show(image).prediction.label == "ant"
+    assert shop.verify().ok
+
+
+def test_a_reference_cannot_flip_it(tmp_path):
+    """What a reference changes of a head is watched like everything else."""
+    with adopt(tmp_path) as mine:
+        mine.gate(**OPEN)
+        mine.reference(pictures(12, 1))
+        mine.learn(pictures(6, 0, tint=7), "new", force=True)
+        images = [s.image for s in mine.samples() if s.label == "new"]
+        assert {mine.show(image).prediction.label for image in images} == {"new"}
+        mine.protect(images)
+        alike = pictures(60, 50, tint=7)
+        assert not mine.reference(alike, dry_run=True).verdict.passed
+        with pytest.raises(retain.GateRefused) as error:
+            mine.reference(alike)
+        assert failed(error) == {"protected"}
+        assert {mine.show(image).prediction.label for image in images} == {"new"}
+        assert mine.reference(pictures(3, 9), dry_run=True).event is None
+        assert mine.reference(alike, force=True).verdict.forced
+        assert mine.verify().ok

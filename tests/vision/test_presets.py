@@ -201,7 +201,7 @@ def test_a_rule_that_does_not_fit_the_network():
         chosen_rule(TIMM, **fixed)
     with pytest.raises(BadOption, match="layout NCHW, but the preprocessing gives layout NHWC"):
         chosen_rule(Preprocess(32, 32, shorter=32, layout="NHWC"), **fixed)
-    with pytest.raises(BadOption, match="pictures of any size; give height and width"):
+    with pytest.raises(BadOption, match="pictures of any size; give one"):
         chosen_rule("raw", **{**fixed, "height": None})
     with pytest.raises(BadOption, match="channels 3, but the preprocessing gives channels 1"):
         chosen_rule("raw", **fixed, overrides={"colour": "L"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["fit_temperature", "log_softmax", "softmax"]
+__all__ = ["fit_temperature", "log_sigmoid", "log_softmax", "softmax"]
 
 Floats = NDArray[np.float64]
 
@@ -21,6 +21,15 @@ def log_softmax(logits: Floats) -> Floats:
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result
+
+
+def log_sigmoid(logits: Floats) -> Floats:
+    """Logarithms of the probabilities of logits, each by itself; any shape.
+
+    >>> np.exp(log_sigmoid(np.array([0.0, 1000.0])))
+    array([0.5, 1. ])
+    """
+    return np.asarray(-np.logaddexp(0.0, -logits), dtype=np.float64)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -6,8 +6,9 @@ whose name is empty. With φ the unit feature, ρ its original length, m the mea
 pictures (the reference, and labelled pictures of old classes if any came), P = (S_W + λI)⁻¹,
 d_c = μ_c − m and s_c = (φ − m)ᵀPd_c / √(d_cᵀPd_c):
 
-- an old class keeps its logit z_c = ρ·w₀ᵀφ + b₀. Where n_c labelled pictures of it came, the logit
-  is (1 − α)·z_c + α·(t·s_c + u), α = n_c/(n_c + n₀): a prior worth n₀ pictures;
+- an old class keeps its logit z_c = ρ·w₀ᵀφ + b₀ (plus u₀ᵀφ, where the layer was a head of ours
+  once, exported and adopted). Where n_c labelled pictures of it came, the logit is
+  (1 − α)·z_c + α·(t·s_c + u), α = n_c/(n_c + n₀): a prior worth n₀ pictures;
 - a new class has the logit a·s_c + o, with one scale and one offset for all.
 
 Dividing by the length of d_c matters here above all: the scores of typical pictures then spread
@@ -46,6 +47,8 @@ class Start:
         classes: its labels, in its own order; C₀ of them.
         weights: W₀, float64 [C₀, d], acting on features of their original length.
         bias: b₀, float64 [C₀].
+        unit: U₀, float64 [C₀, d], acting besides on unit features, where the layer had been a head
+            of retain's own; None for none.
 
     Raises:
         ValueError: if the shapes disagree, a label is empty or occurs twice, or a number is not
@@ -55,16 +58,20 @@ class Start:
     classes: tuple[str, ...]
     weights: Floats
     bias: Floats
+    unit: Floats | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.classes)
+        unit = np.zeros_like(self.weights) if self.unit is None else self.unit
         if self.weights.ndim != 2 or len(self.weights) != rows or self.bias.shape != (rows,):
             raise ValueError(
                 f"{rows} classes do not match weights {self.weights.shape}, bias {self.bias.shape}"
             )
+        if unit.shape != self.weights.shape:
+            raise ValueError(f"weights {self.weights.shape} do not match those on unit features")
         if len(set(self.classes)) < rows or REFERENCE in self.classes:
             raise ValueError("the labels of a start must differ, and none may be empty")
-        if not (np.isfinite(self.weights).all() and np.isfinite(self.bias).all()):
+        if not all(np.isfinite(each).all() for each in (self.weights, self.bias, unit)):
             raise ValueError("the weights of a start contain NaN or infinity")
 
     def logits(self, features: NDArray[np.int16], norms: NDArray[np.floating]) -> Floats:
@@ -75,8 +82,9 @@ class Start:
         array([[2., 1.]])
         """
         lengths = np.asarray(norms, dtype=np.float64)
-        found: Floats = lengths[:, None] * (to_float(features) @ self.weights.T) + self.bias
-        return found
+        x = to_float(features)
+        found: Floats = lengths[:, None] * (x @ self.weights.T) + self.bias
+        return found if self.unit is None else found + x @ self.unit.T
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,8 @@ def extend(
     raw, weights = np.zeros((rows, statistics.dimension)), np.zeros((rows, statistics.dimension))
     bias = np.zeros(rows)
     raw[: len(start.classes)], bias[: len(start.classes)] = start.weights, start.bias
+    if start.unit is not None:
+        weights[: len(start.classes)] = start.unit
     if new or taught:
         frame = Frame.of(start, statistics)
         solver = solver or frame.solver(tuning.shrinkage)
@@ -211,7 +221,10 @@ def extend(
             at = [start.classes.index(label) for label in taught]
             share = trust(statistics.counts[chosen].astype(np.float64), tuning.prior)
             raw[at] *= (1 - share)[:, None]
-            weights[at] = (share * tuning.old_scale)[:, None] * row
+            mixed = (share * tuning.old_scale)[:, None] * row
+            if start.unit is not None:
+                mixed += (1 - share)[:, None] * weights[at]
+            weights[at] = mixed
             learnt = tuning.old_scale * bent + tuning.old_offset
             bias[at] = (1 - share) * bias[at] + share * learnt
     return Head((*start.classes, *new), weights, bias, raw)

@@ -1,65 +1,29 @@
-"""Pieces of a page: elements that escape what they are given, tiles, bars, pictures, matrices."""
+"""Pieces of a page about a classifier: bars, pictures, matrices, besides those of every page."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from retain.faces.text import clean, percent
+from retain.faces.text import percent
+from retain.markup import Child, Html, el, meter, table, tile
 from retain.values import Score
 
-__all__ = ["Html", "bars", "confusion", "el", "measured", "meter", "picture", "table", "tile"]
+__all__ = [
+    "Child",
+    "Html",
+    "bars",
+    "confusion",
+    "el",
+    "measured",
+    "meter",
+    "picture",
+    "table",
+    "tile",
+]
 
-_VOID = frozenset({"img", "br", "meta"})
 _THUMBNAIL = 160
-
-
-class Html(str):
-    """Text that is markup already; every other text is escaped."""
-
-    __slots__ = ()
-
-
-Child = str | Html | Iterable["str | Html"] | None
-
-
-def el(tag: str, *children: Child, **attributes: str | bool | None) -> Html:
-    """One element; a trailing underscore in an attribute's name is dropped, inner ones are dashes.
-
-    >>> el("p", "1 < 2", class_="small")
-    '<p class="small">1 &lt; 2</p>'
-    """
-    written = "".join(
-        f" {_attribute(name)}" if value is True else f' {_attribute(name)}="{_safe(str(value))}"'
-        for name, value in attributes.items()
-        if value is not None and value is not False
-    )
-    if tag in _VOID:
-        return Html(f"<{tag}{written}>")
-    return Html(f"<{tag}{written}>{_joined(children)}</{tag}>")
-
-
-def tile(value: str, what: str, note: str = "", tone: str = "") -> Html:
-    """One key figure: the number, what it is, and a line of context."""
-    return el(
-        "li",
-        el("span", value, class_="value"),
-        el("span", what, class_="what"),
-        el("span", note, class_="note") if note else None,
-        class_=f"tile {tone}".strip(),
-    )
-
-
-def meter(share: float, tone: str = "") -> Html:
-    """A share of 1 as a bar; the number must stand beside it."""
-    return el(
-        "span",
-        el("span", style=f"width:{100 * min(max(share, 0), 1):.1f}%"),
-        class_=f"meter {tone}".strip(),
-        aria_hidden="true",
-    )
 
 
 def measured(share: float) -> Html:
@@ -92,36 +56,6 @@ def picture(data: bytes | None, alt: str) -> Html:
         return el("span", "no picture kept", class_="no-picture")
     address = "data:image/jpeg;base64," + base64.b64encode(small).decode("ascii")
     return el("img", src=address, alt=alt, loading="lazy")
-
-
-def table(
-    caption: str,
-    headings: Sequence[tuple[str, bool]],
-    rows: Iterable[Sequence[Child]],
-) -> Html:
-    """A table whose first column names the row; headings are (text, set to the right)."""
-    return el(
-        "div",
-        el(
-            "table",
-            el("caption", caption),
-            el(
-                "thead",
-                el(
-                    "tr",
-                    [
-                        el("th", title, scope="col", class_="right" if right else None)
-                        for title, right in headings
-                    ],
-                ),
-            ),
-            el("tbody", [_row(cells, headings) for cells in rows]),
-        ),
-        class_="scroll",
-        tabindex="0",
-        role="region",
-        aria_label=caption,
-    )
 
 
 def confusion(
@@ -194,18 +128,6 @@ def _cell(truth: str, answer: str, count: int, total: int, *, edge: bool) -> Htm
     return el("td", square, class_="edge" if edge else None)
 
 
-def _row(cells: Sequence[Child], headings: Sequence[tuple[str, bool]]) -> Html:
-    first, *rest = cells
-    return el(
-        "tr",
-        el("th", first, scope="row"),
-        [
-            el("td", cell, class_="right" if right else None)
-            for cell, (_, right) in zip(rest, headings[1:], strict=True)
-        ],
-    )
-
-
 def _thumbnail(data: bytes) -> bytes | None:
     from PIL import Image, ImageOps
 
@@ -221,23 +143,3 @@ def _thumbnail(data: bytes) -> bytes | None:
             return out.getvalue()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-
-
-def _joined(children: Iterable[Child]) -> str:
-    parts = []
-    for child in children:
-        if child is None:
-            continue
-        if isinstance(child, str):
-            parts.append(_safe(child))
-        else:
-            parts.append(_joined(child))
-    return "".join(parts)
-
-
-def _safe(text: str) -> str:
-    return text if isinstance(text, Html) else html.escape(clean(text), quote=True)
-
-
-def _attribute(name: str) -> str:
-    return name.rstrip("_").replace("_", "-")

@@ -15,18 +15,22 @@ __all__ = ["FILE", "Layer", "packed", "read"]
 
 FILE = "start.safetensors"
 
-Layer = tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64]]
-"""Labels in their own order, weights [C, d], bias [C]."""
+Layer = tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]
+"""Labels in their own order, weights [C, d], bias [C]; weights [C, d] on unit features, or None."""
 
 
 def packed(
-    labels: tuple[str, ...], weights: NDArray[np.float64], bias: NDArray[np.float64]
+    labels: tuple[str, ...],
+    weights: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    unit: NDArray[np.float64] | None = None,
 ) -> tuple[bytes, str]:
     """The file of a layer, and its SHA-256."""
     from safetensors.numpy import save
 
     names = np.frombuffer(json.dumps(labels).encode(), np.uint8)
-    data = save({"weights": weights, "bias": bias, "labels": names})
+    more = {} if unit is None else {"unit": unit}
+    data = save({"weights": weights, "bias": bias, "labels": names, **more})
     return data, hashlib.sha256(data).hexdigest()
 
 
@@ -47,4 +51,4 @@ def read(folder: Path, sha256: str) -> Layer:
         raise Damaged(f"{path} is not the layer that was adopted; restore it from a copy")
     arrays = load(data)
     labels = tuple(json.loads(arrays["labels"].tobytes()))
-    return labels, arrays["weights"], arrays["bias"]
+    return labels, arrays["weights"], arrays["bias"], arrays.get("unit")

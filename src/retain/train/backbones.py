@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, final
 
@@ -42,6 +42,7 @@ class Network:
             ``"torchvision"`` (`resize_size`, `crop_size`, `mean`, `std`, `interpolation`),
             ``"huggingface"`` (`preprocessor_config.json` as it is) or ``"unknown"``.
         notes: what a person should know, in sentences.
+        options: of the constructor.
     """
 
     module: Any
@@ -52,6 +53,7 @@ class Network:
     labels: tuple[str, ...] | None
     preprocess: Mapping[str, Any]
     notes: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def build(
@@ -62,6 +64,7 @@ def build(
     match: Match = "names",
     key: str | None = None,
     labels: Sequence[str] | None = None,
+    size: int | tuple[int, int] | None = None,
     options: Mapping[str, Any] = _NOTHING,
 ) -> Network:
     """A network of timm or torchvision.
@@ -77,6 +80,8 @@ def build(
             differ; shapes are checked either way.
         key: which part of a file with several is wanted.
         labels: of the classes in the order of the scores, where they are known.
+        size: of its input in pixels, one number for both sides or (height, width), where that is
+            not the library's own.
         options: of the library's constructor, such as ``{"img_size": 256}``.
 
     Raises:
@@ -90,18 +95,23 @@ def build(
         classes = len(labels)
     if classes is not None and (isinstance(classes, bool) or classes < 1):
         raise BadOption(f"classes is {classes!r}; give a number from 1 on")
+    sides = None if size is None else _sides(size)
+
+    def taken(zoo: Zoo) -> Mapping[str, Any]:
+        return options if sides is None else {**zoo.sized(network, sides), **options}
+
     if isinstance(weights, str) and weights == PRETRAINED:
-        result = _pretrained(zoos[0], network, classes, options)
+        result = _pretrained(zoos[0], network, classes, taken(zoos[0]))
     elif weights is None:
-        module = _created(zoos[0], network, classes, options)
+        module = _created(zoos[0], network, classes, taken(zoos[0]))
         note = f"{zoos[0].name}:{network} is untrained: its weights are random"
-        result = _described(zoos[0], network, module, options, None, (note,))
+        result = _described(zoos[0], network, module, taken(zoos[0]), None, (note,))
     else:
         state = read_state(weights, key=key)
         failures = []
         for zoo in zoos:
             try:
-                result = _with_weights(zoo, network, classes, state, match, options)
+                result = _with_weights(zoo, network, classes, state, match, taken(zoo))
                 break
             except CannotAdopt as error:
                 failures.append(error)
@@ -109,7 +119,28 @@ def build(
             guess = _guess(zoos, network, state) if match == "names" else ""
             text = f"{failures[0]}{guess}"
             raise CannotAdopt(text) from failures[0]
+    if sides is not None:
+        result = _resized(result, sides)
     return result if labels is None else replace(result, labels=_checked(labels, result.classes))
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = size if isinstance(size, tuple | list) else (size, size)
+    if len(sides) != 2 or not all(isinstance(each, int) and each >= 1 for each in sides):
+        raise BadOption(f"size is {size!r}; give pixels, one number or (height, width)")
+    return sides[0], sides[1]
+
+
+def _resized(network: Network, sides: tuple[int, int]) -> Network:
+    """The same network on pictures of another size, prepared as before but for that."""
+    told = dict(network.preprocess)
+    channels = network.input_size[0]
+    if "input_size" in told:
+        told["input_size"] = [channels, *sides]
+    else:
+        told["resize_size"] = round(told["resize_size"] * sides[0] / told["crop_size"])
+        told["crop_size"] = sides[0]
+    return replace(network, input_size=(channels, *sides), preprocess=told)
 
 
 def _found(name: str) -> tuple[str, list[Zoo]]:
@@ -210,9 +241,16 @@ def _described(
     classes = classes_of(module.state_dict(), head)
     if classes is None:
         raise CannotAdopt(f"{zoo.name}:{network} has no last layer that tells classes apart")
-    fitting = labels if len(labels) == classes else None
     return Network(
-        module.eval(), f"{zoo.name}:{network}", _size(told), classes, head, fitting, told, notes
+        module=module.eval(),
+        name=f"{zoo.name}:{network}",
+        input_size=_size(told),
+        classes=classes,
+        head=head,
+        labels=labels if len(labels) == classes else None,
+        preprocess=told,
+        notes=notes,
+        options=dict(options),
     )
 
 

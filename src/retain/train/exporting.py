@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final, final
 
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from retain.errors import BadOption, CannotAdopt
 from retain.train.backbones import Network
+from retain.train.keeping import keep, keep_module
 from retain.train.needs import need
 
-__all__ = ["Exported", "export", "export_module", "to_onnx"]
+__all__ = ["Exported", "export", "export_module", "scores_in", "to_onnx"]
 
 WHAT: Final = "exporting a PyTorch network"
 OPSET: Final = 17
@@ -51,6 +52,8 @@ class Exported:
             the file was made by somebody else and taken as it is.
         outputs: float32 [3, classes], what the PyTorch network answers to `example`; or None.
         notes: what a person should know, in sentences.
+        kept: the network's own tensors and how to build it again (see `keeping`), as a safetensors
+            file; None where that is not known.
     """
 
     onnx: bytes
@@ -59,6 +62,7 @@ class Exported:
     example: NDArray[np.float32] | None
     outputs: NDArray[np.float32] | None
     notes: tuple[str, ...]
+    kept: bytes | None = None
 
 
 def to_onnx(module: Any, size: int | tuple[int, int], channels: int = 3) -> bytes:
@@ -85,7 +89,7 @@ def export(network: Network) -> Exported:
         CannotAdopt: see `to_onnx`.
     """
     channels, height, width = network.input_size
-    return export_module(
+    made = export_module(
         network.module,
         (height, width),
         channels=channels,
@@ -93,6 +97,7 @@ def export(network: Network) -> Exported:
         preprocess=network.preprocess,
         notes=network.notes,
     )
+    return replace(made, kept=keep(network))
 
 
 def export_module(
@@ -138,6 +143,7 @@ def export_module(
         )
     shape = (PICTURES, channels, height, width)
     example: NDArray[np.float32] = np.random.default_rng(0).standard_normal(shape, np.float32)
+    module = _bare(module)
     twin = _twin(torch, module)
     outputs = _answers(torch, twin, torch.from_numpy(example))
     if labels is not None and len(labels) != outputs.shape[1]:
@@ -147,15 +153,21 @@ def export_module(
         )
     graph, more = _graph(torch, twin, torch.from_numpy(example), outputs)
     named = None if labels is None else tuple(labels)
-    return Exported(graph, named, dict(preprocess), example, outputs, (*notes, *more))
+    kept = keep_module(module, outputs.shape[1])
+    return Exported(graph, named, dict(preprocess), example, outputs, (*notes, *more), kept)
 
 
-def _twin(torch: Any, module: Any) -> Any:
-    """A copy on the CPU in float32 and evaluation mode that answers with scores alone."""
+def _bare(module: Any) -> Any:
+    """A network without what was put around it."""
     wrappers = {"OptimizedModule": "_orig_mod"}
     wrappers |= dict.fromkeys(("DataParallel", "DistributedDataParallel"), "module")
     while type(module).__name__ in wrappers:
         module = getattr(module, wrappers[type(module).__name__])
+    return module
+
+
+def _twin(torch: Any, module: Any) -> Any:
+    """A copy on the CPU in float32 and evaluation mode that answers with scores alone."""
     try:
         inner = copy.deepcopy(module)
     except Exception as error:  # modules are anybody's code
@@ -170,13 +182,13 @@ def _twin(torch: Any, module: Any) -> Any:
             self.inner = inner
 
         def forward(self, pixels: Any) -> Any:
-            return _scores(torch, self.inner(pixels))
+            return scores_in(torch, self.inner(pixels))
 
     return Scores().to("cpu", torch.float32).eval()
 
 
-def _scores(torch: Any, answer: Any) -> Any:
-    """The scores in whatever a network answers."""
+def scores_in(torch: Any, answer: Any) -> Any:
+    """The scores in whatever a network answers; `torch` is PyTorch."""
     if isinstance(answer, Mapping):
         answer = answer.get("logits", answer)
     elif hasattr(answer, "logits"):

@@ -204,9 +204,17 @@ def _timm(root: Path, config: Mapping[str, Any]) -> Network:
     load(module, tensors, name=state.name, network=f"timm:{name}", head=head)
     told, _ = zoo.told(name, module, options, None)
     channels, height, width = (int(each) for each in told["input_size"])
-    size = (channels, height, width)
-    labels = _fitting(_labels(config), classes)
-    return Network(module.eval(), f"timm:{name}", size, classes, head, labels, told, state.notes)
+    return Network(
+        module=module.eval(),
+        name=f"timm:{name}",
+        input_size=(channels, height, width),
+        classes=classes,
+        head=head,
+        labels=_fitting(_labels(config), classes),
+        preprocess=told,
+        notes=state.notes,
+        options=options,
+    )
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
@@ -259,6 +267,7 @@ def _transformers(root: Path, config: Mapping[str, Any]) -> Network:
         _fitting(_labels(config), classes),
         told,
         tuple(notes),
+        json.loads(module.config.to_json_string(use_diff=False)),
     )
 
 

@@ -195,8 +195,8 @@ def _hint(
     if shapes and not missing and not unexpected:
         if all(any(each in n for each in positions) for n in shapes):
             return (
-                "They were trained at another picture size: give options={'img_size': …} for "
-                "timm, {'image_size': …} for torchvision"
+                "They were trained at another picture size: give size=, in pixels (or options="
+                "{'img_size': …} for timm, {'image_size': …} for torchvision)"
             )
         if all(n.count("×") >= 6 and n.split(" is ")[1].split("×")[1] in "14" for n in shapes[:1]):
             return f"The first layer takes another number of channels than {network}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, final
 
 from retain.errors import MissingExtra
 
-__all__ = ["need"]
+__all__ = ["Later", "need"]
 
-_EXTRA: Final = frozenset({"torch", "torchvision", "timm", "huggingface_hub"})
+_EXTRA: Final = frozenset({"torch", "torchvision", "timm", "huggingface_hub", "peft", "accelerate"})
 
 
 def need(name: str, what: str) -> Any:
@@ -38,3 +38,18 @@ def need(name: str, what: str) -> Any:
             f"{what} needs a package that is not part of retain; install it with: "
             f"pip install {package}{reason}"
         ) from error
+
+
+@final
+class Later:
+    """A module of the extra `train` that is imported when something of it is first used.
+
+    >>> Later("math", "counting").gcd(4, 6)
+    2
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        self._name, self._what = name, what
+
+    def __getattr__(self, attribute: str) -> Any:
+        return getattr(need(self._name, self._what), attribute)

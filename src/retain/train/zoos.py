@@ -64,6 +64,14 @@ class Zoo(ABC):
         """The name of the last layer of a network made by `create`."""
 
     @abstractmethod
+    def sized(self, network: str, size: tuple[int, int]) -> dict[str, Any]:
+        """What the constructor wants to hear of (height, width); nothing where it takes any size.
+
+        Raises:
+            BadOption: if the network cannot be of this size.
+        """
+
+    @abstractmethod
     def told(
         self, network: str, module: Any, options: Mapping[str, Any], file: str | None
     ) -> tuple[Told, tuple[str, ...]]:
@@ -134,6 +142,10 @@ class _Timm(Zoo):
         if isinstance(first, str) and hasattr(modules.get(first), "weight"):
             return first
         return last_layer(module, getattr(module, "num_classes", None))
+
+    def sized(self, network: str, size: tuple[int, int]) -> dict[str, Any]:
+        cfg = self._library.get_pretrained_cfg(network)
+        return {"img_size": list(size)} if getattr(cfg, "fixed_input_size", False) else {}
 
     def told(
         self, network: str, module: Any, options: Mapping[str, Any], file: str | None
@@ -228,6 +240,14 @@ class _Torchvision(Zoo):
 
     def head(self, module: Any) -> str:
         return last_layer(module, None)
+
+    def sized(self, network: str, size: tuple[int, int]) -> dict[str, Any]:
+        if size[0] != size[1]:
+            raise BadOption(
+                f"pictures of torchvision's networks are square here, but {size[0]}×{size[1]} was "
+                f"asked for; take the same network from timm, or give the module itself"
+            )
+        return {"image_size": size[0]} if network.startswith("vit_") else {}
 
     def told(
         self, network: str, module: Any, options: Mapping[str, Any], file: str | None

@@ -16,7 +16,15 @@ from retain.vision.evidence import (
     occlusion_map,
     overlay,
 )
-from retain.vision.export import Exported, Parity, export_onnx, parity, read_exported
+from retain.vision.export import (
+    Exported,
+    Parity,
+    compared,
+    export_onnx,
+    parity,
+    read_exported,
+    write_export,
+)
 from retain.vision.extractor import (
     Decoder,
     Extractor,
@@ -25,6 +33,7 @@ from retain.vision.extractor import (
     load_builtin,
     load_extractor,
 )
+from retain.vision.graphs import convolutions
 from retain.vision.headgraph import ExportExceptions, ExportHead, ExportStart
 from retain.vision.images import decode, encode_array, encode_pillow, encode_vector
 from retain.vision.modelfile import read_model
@@ -57,6 +66,8 @@ __all__ = [
     "adopt",
     "blur",
     "check_presets",
+    "compared",
+    "convolutions",
     "decode",
     "encode_array",
     "encode_pillow",
@@ -81,4 +92,5 @@ __all__ = [
     "split",
     "unlabelled",
     "usable_cores",
+    "write_export",
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,7 +27,15 @@ from retain.vision.headgraph import Activation, ExportHead, attach
 from retain.vision.images import decode
 from retain.vision.preprocess import Preprocess, prepare
 
-__all__ = ["Exported", "Parity", "export_onnx", "parity", "read_exported"]
+__all__ = [
+    "Exported",
+    "Parity",
+    "compared",
+    "export_onnx",
+    "parity",
+    "read_exported",
+    "write_export",
+]
 
 WORST_DIFFERENCE: Final = 1e-4
 """What a probability of an exported file may be away from the classifier's own."""
@@ -128,11 +136,26 @@ def export_onnx(
     model = load_graph(source, head.size)
     opset = modernise(model, source)
     features = _opened(model.graph, source, head, output_name)
-    attach(model.graph, features, output_name, head, activation, opset)
+    parts = attach(model.graph, features, output_name, head, activation, opset)
     own = {"activation": activation, "features": features, "digest": digest}
+    own["head"] = json.dumps({"power": head.power, **parts})
     _describe(model, head.labels, rule, own)
     data = _checked(model, source)
+    return write_export(target, data, overwrite=overwrite)
+
+
+def write_export(target: str | Path, data: bytes, *, overwrite: bool = False) -> Path:
+    """Write an exported file, whole or not at all.
+
+    Raises:
+        AlreadyExists: if the file is there and `overwrite` is not set.
+        BadOption: if the target is impossible.
+        DiskFull: if there is no room; nothing is left behind.
+        ReadOnly: if the folder cannot be written.
+    """
+    target = Path(target)
     with _translated(target):
+        _check_target(target, None, overwrite)
         _write_whole(target, data)
     return target
 
@@ -189,31 +212,58 @@ def parity(file: str | Path, pictures: Iterable[tuple[bytes | NDArray[Any], Arra
     import onnxruntime
 
     about = read_exported(file)
-    count, worst, disagreements = 0, 0.0, []
     try:
         session = onnxruntime.InferenceSession(os.fspath(file), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise Damaged(f"{file} cannot be loaded by ONNX Runtime: {error}") from error
     entrance = session.get_inputs()[0].name
-    for number, (picture, expected) in enumerate(pictures):
-        if isinstance(picture, bytes):
-            picture = prepare(decode(picture, shorter=about.preprocess.needs), about.preprocess)
+
+    def run(pixels: NDArray[Any]) -> NDArray[np.float64]:
         try:
-            (answer,) = session.run(None, {entrance: picture})
+            (answer,) = session.run(None, {entrance: pixels})
         except Exception as error:
             raise Damaged(f"{file} cannot be run: {error}") from error
-        given = _probabilities(np.asarray(answer[0], np.float64), about.activation)
+        return _probabilities(np.asarray(answer[0], np.float64), about.activation)
+
+    return compared(run, about.labels, about.preprocess, pictures)
+
+
+def compared(
+    run: Callable[[NDArray[Any]], NDArray[np.float64]],
+    labels: Sequence[str],
+    rule: Preprocess,
+    pictures: Iterable[tuple[bytes | NDArray[Any], ArrayLike]],
+) -> Parity:
+    """Hold anything that answers pictures against what a classifier says.
+
+    Args:
+        run: a prepared picture [1, …] to probabilities [C].
+        labels: the classes in their order.
+        rule: how pictures are prepared.
+        pictures: as for `parity`.
+
+    Raises:
+        BadOption: if a list of probabilities has another length.
+        BadImage: if the bytes cannot be read as a picture.
+    """
+    count, worst, disagreements = 0, 0.0, []
+    for number, (picture, expected) in enumerate(pictures):
+        if isinstance(picture, bytes):
+            picture = prepare(decode(picture, shorter=rule.needs), rule)
+        given = run(picture)
         wanted = np.asarray(expected, np.float64)
-        if wanted.shape != (len(about.labels),):
+        if wanted.shape != (len(labels),):
             raise BadOption(
                 f"picture {number} comes with probabilities {list(wanted.shape)}, expected "
-                f"{[len(about.labels)]}, one for each class"
+                f"{[len(labels)]}, one for each class"
             )
+        if given.shape != wanted.shape:
+            raise BadOption(f"it answers {list(given.shape)}, expected {list(wanted.shape)}")
         difference = float(np.abs(given - wanted).max())
         worst = max(worst, difference if np.isfinite(difference) else np.inf)
         ours, theirs = int(wanted.argmax()), int(given.argmax())
         if ours != theirs:
-            disagreements.append((number, about.labels[ours], about.labels[theirs]))
+            disagreements.append((number, labels[ours], labels[theirs]))
         count += 1
     return Parity(count, worst, count - len(disagreements), tuple(disagreements))
 
@@ -303,12 +353,12 @@ def _checked(model: Any, source: Path) -> bytes:
 # -- the file ----------------------------------------------------------------------------------
 
 
-def _check_target(target: Path, source: Path, overwrite: bool) -> None:
+def _check_target(target: Path, source: Path | None, overwrite: bool) -> None:
     if not target.parent.is_dir():
         raise BadOption(f"{target.parent} is not a folder; make it first")
     if target.is_dir():
         raise BadOption(f"{target} is a folder; name a file, such as {target / 'model.onnx'}")
-    if target.exists() and source.exists() and target.samefile(source):
+    if source is not None and target.exists() and source.exists() and target.samefile(source):
         raise BadOption(f"{target} is the extractor itself; choose another name")
     if target.exists() and not overwrite:
         raise AlreadyExists(f"{target} exists; choose another name, or overwrite it")

@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
+from numpy.typing import NDArray
+
 from retain.errors import BadOption, Damaged, Refused
 from retain.vision.extractor import GRAPH
 
 __all__ = [
     "LARGEST_GRAPH",
     "OLDEST_OPSET",
+    "convolutions",
     "graph_path",
     "load_graph",
     "modernise",
@@ -82,6 +85,24 @@ def _outside(source: Path, tensor: Any) -> int:
         return int(where["length"])
     path: str = where["location"]
     return (source.parent / path).stat().st_size
+
+
+def convolutions(extractor: str | Path) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Weight [out, in, kh, kw] and bias [out] of each convolution of a feature graph, in order.
+
+    Raises:
+        Damaged: if the graph cannot be read, or one of them is not a constant.
+    """
+    from onnx import numpy_helper
+
+    source = graph_path(extractor)
+    graph = load_graph(source).graph
+    held = {each.name: each for each in graph.initializer}
+    try:
+        pairs = [[held[name] for name in n.input[1:3]] for n in graph.node if n.op_type == "Conv"]
+        return [(numpy_helper.to_array(w), numpy_helper.to_array(b)) for w, b in pairs]
+    except (KeyError, ValueError) as error:
+        raise Damaged(f"{source} has convolutions without weights of their own") from error
 
 
 def modernise(model: Any, source: Path) -> int:

@@ -139,7 +139,7 @@ class ExportHead:
 
 def attach(
     graph: Any, features: str, output: str, head: ExportHead, activation: Activation, opset: int
-) -> None:
+) -> dict[str, list[str]]:
     """Add the nodes of a head to an ONNX graph.
 
     Args:
@@ -150,6 +150,10 @@ def attach(
         activation: what the answer is: ``"softmax"`` probabilities, ``"log_softmax"`` their
             logarithms, ``"sigmoid"`` of each logit by itself, ``"none"`` the logits.
         opset: the graph's operator set, at least 9.
+
+    Returns:
+        What its constants are called, by what they are: ``weights`` and ``bias`` in the order of
+        the classes, each [d, C′] and [C′]; ``start`` and ``start_bias``; ``targets`` of exceptions.
 
     Raises:
         BadOption: if there is no such activation.
@@ -170,6 +174,7 @@ def attach(
     elif activation == "sigmoid":
         logits = nodes.add("Sigmoid", logits)
     nodes.add("Cast", logits, output=output, to=nodes.FLOAT)
+    return nodes.roles
 
 
 def _quantized(nodes: _Nodes, features: str, power: float) -> tuple[str, str]:
@@ -195,14 +200,15 @@ def _quantized(nodes: _Nodes, features: str, power: float) -> tuple[str, str]:
 def _scored(nodes: _Nodes, fixed: str, length: str, head: ExportHead) -> str:
     phi = nodes.add("Mul", fixed, nodes.constant(1.0 / SCALE))
     if head.start is None:
-        return nodes.linear(phi, head.weights, head.bias)
+        return nodes.linear(phi, head.weights, head.bias, role="weights")
     old = len(head.start.bias)
-    begun = nodes.add("Mul", length, nodes.linear(phi, head.start.weights))
-    begun = nodes.add("Add", begun, nodes.constant(head.start.bias))
-    first = nodes.add("Add", nodes.linear(phi, head.weights[:old], head.bias[:old]), begun)
+    begun = nodes.add("Mul", length, nodes.linear(phi, head.start.weights, role="start"))
+    begun = nodes.add("Add", begun, nodes.constant(head.start.bias, "start_bias"))
+    first = nodes.linear(phi, head.weights[:old], head.bias[:old], role="weights")
+    first = nodes.add("Add", first, begun)
     if old == len(head.labels):
         return first
-    rest = nodes.linear(phi, head.weights[old:], head.bias[old:])
+    rest = nodes.linear(phi, head.weights[old:], head.bias[old:], role="weights")
     return nodes.add("Concat", first, rest, axis=1)
 
 
@@ -223,7 +229,8 @@ def _excepted(
     # ArgMax of doubles is younger than opset 9; that of zeros and ones gives the first one too.
     hits = nodes.add("Cast", nodes.add("Not", nodes.add("Less", cosines, best)), to=nodes.FLOAT)
     nearest = nodes.add("ArgMax", hits, axis=1, keepdims=1)
-    target = nodes.add("Gather", nodes.constant(exceptions.targets.astype(np.int64)), nearest)
+    targets = nodes.constant(exceptions.targets.astype(np.int64), "targets")
+    target = nodes.add("Gather", targets, nearest)
     chosen = nodes.add("Equal", target, nodes.constant(np.arange(classes)[None]))
     any_near = nodes.add("Greater", best, nodes.constant(-1.5))
     rivals = nodes.add("Where", chosen, nodes.constant(-np.inf), logits)
@@ -250,6 +257,7 @@ class _Nodes:
         self._graph = graph
         self._opset = opset
         self._count = 0
+        self.roles: dict[str, list[str]] = {}
         self.FLOAT = onnx.TensorProto.FLOAT
         self.DOUBLE = onnx.TensorProto.DOUBLE
         # An exported file may have been adopted and be exported again.
@@ -267,7 +275,7 @@ class _Nodes:
         self._graph.node.append(node)
         return output or name
 
-    def constant(self, value: float | NDArray[Any]) -> str:
+    def constant(self, value: float | NDArray[Any], role: str = "") -> str:
         """Add a constant; returns its name."""
         self._count += 1
         name = f"{self._prefix}{self._count:02}_constant"
@@ -275,12 +283,14 @@ class _Nodes:
         if array.dtype.kind == "f":
             array = array.astype(np.float64)
         self._graph.initializer.append(self._onnx.numpy_helper.from_array(array, name))
+        if role:
+            self.roles.setdefault(role, []).append(name)
         return name
 
-    def linear(self, x: str, weights: Floats, bias: Floats | None = None) -> str:
+    def linear(self, x: str, weights: Floats, bias: Floats | None = None, *, role: str) -> str:
         """X Wᵀ (+ b)."""
-        product = self.add("MatMul", x, self.constant(np.ascontiguousarray(weights.T)))
-        return product if bias is None else self.add("Add", product, self.constant(bias))
+        product = self.add("MatMul", x, self.constant(np.ascontiguousarray(weights.T), role))
+        return product if bias is None else self.add("Add", product, self.constant(bias, "bias"))
 
     def reduce(self, kind: str, x: str) -> str:
         """Reduce a matrix along its rows; the axis is kept."""

@@ -57,6 +57,10 @@ class LinearMap:
         half: whether the map or what follows it is computed in 16 bits.
         labels: the classes' names, where the operator itself carries them.
         found: in words.
+        unit: float64 [C, d], of a file that retain wrote: the scores of a feature x are those of
+            `weights` and `bias`, plus `unit` times x brought to length one, all after x was raised
+            to `power` and rounded as retain does; None for any other file.
+        power: see `unit`.
     """
 
     output: str
@@ -71,6 +75,8 @@ class LinearMap:
     half: bool
     labels: tuple[str, ...]
     found: str
+    unit: NDArray[np.float64] | None = None
+    power: float = 1.0
 
 
 def activated(scores: NDArray[np.float64], activation: Activation) -> NDArray[np.float64]:

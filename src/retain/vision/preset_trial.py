@@ -73,9 +73,8 @@ def check_presets(adopted: Adopted, pictures: Iterable[tuple[bytes, str]]) -> Pr
         except BadImage as error:
             raise BadImage(f"picture {number + 1}: {error}") from error
         for name, rule in rules.items():
-            feature = run.run([leaving], {entry: prepare(pixels, rule)})[0][0]
-            scores = adopted.weights @ feature.astype(np.float64) + adopted.bias
-            right[name].append(int(scores.argmax()) == known[label])
+            features = run.run([leaving], {entry: prepare(pixels, rule)})[0]
+            right[name].append(int(adopted.scores(features)[0].argmax()) == known[label])
     n = len(right[""])
     if not n:
         raise BadOption(

@@ -169,7 +169,9 @@ def chosen_rule(
     if isinstance(rule, str) and (rule in PRESETS or not Path(rule).is_file()):
         tall, wide = overrides.get("height", height), overrides.get("width", width)
         if tall is None or wide is None:
-            raise BadOption("the network takes pictures of any size; give height and width")
+            raise BadOption(
+                "the network takes pictures of any size; give one (size, or height and width)"
+            )
         more = {k: v for k, v in overrides.items() if k not in ("height", "width", "layout")}
         grey = overrides.get("colour") == "L" or channels == 1
         axes = overrides.get("layout", layout or "NCHW")

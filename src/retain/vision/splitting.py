@@ -7,7 +7,7 @@ takes one picture and gives float32 [1, d]; the map becomes two arrays.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,11 @@ from retain.vision.lastmap import Activation, LinearMap, last_linear_map
 from retain.vision.lookup import Lookup, reads, session, tail
 from retain.vision.modelfile import parse_model
 from retain.vision.preprocess import Layout
+from retain.vision.returned import returned_map
 
 __all__ = ["Plan", "Split", "carve", "plan", "split"]
+
+_OURS: Final = ("features", "flat", "zero", "one", "float")
 
 
 @final
@@ -46,6 +49,8 @@ class Split:
         labels: the classes' names, where an operator carries them.
         found: the linear map in words.
         tail: the end of the original graph in words.
+        unit: see `LinearMap.unit`.
+        power: see `LinearMap.unit`.
     """
 
     features: bytes
@@ -66,6 +71,8 @@ class Split:
     labels: tuple[str, ...]
     found: str
     tail: str
+    unit: NDArray[np.float64] | None = None
+    power: float = 1.0
 
 
 @final
@@ -134,7 +141,7 @@ def plan(model: Any, output: str | None = None) -> Plan:
     """
     lookup = Lookup.of(model)
     try:
-        found = last_linear_map(lookup, output)
+        found = returned_map(lookup, output) or last_linear_map(lookup, output)
         nodes = tuple(lookup.needed([found.feature]))
         inlet = find_inlet(lookup, {found.feature, *(n for node in nodes for n in reads(node))})
     except BadOption:
@@ -157,16 +164,19 @@ def carve(plan: Plan, *, repeat: bool = False) -> Split:
     lookup, inlet, found = plan.lookup, plan.inlet, plan.map
     copies = (inlet.batch or 1) if repeat else 1
     entry, front, constants = adapted(lookup, inlet, copies)
+    # What was adopted, exported and adopted again has our own names in it already.
     taken = {*lookup.producers, *lookup.constants, *lookup.inputs, entry.name}
-    last = "features" if "features" not in taken else "retain_features"
-    back = [helper.make_node("Flatten", [found.feature], ["retain_flat"], axis=1)]
+    rounds = 0
+    while any(f"retain{rounds or ''}_{each}" in taken for each in _OURS):
+        rounds += 1
+    features, flat, zero, one, single = (f"retain{rounds or ''}_{each}" for each in _OURS)
+    last = "features" if "features" not in taken else features
+    back = [helper.make_node("Flatten", [found.feature], [flat], axis=1)]
     if copies > 1:
-        constants.append(numpy_helper.from_array(np.array([0], np.int64), "retain_zero"))
-        back.append(helper.make_node("Gather", ["retain_flat", "retain_zero"], ["retain_one"]))
+        constants.append(numpy_helper.from_array(np.array([0], np.int64), zero))
+        back.append(helper.make_node("Gather", [flat, zero], [one]))
     if lookup.opset >= 6:  # before, types were named by text, and there was only one
-        back.append(
-            helper.make_node("Cast", [back[-1].output[0]], ["retain_float"], to=TensorProto.FLOAT)
-        )
+        back.append(helper.make_node("Cast", [back[-1].output[0]], [single], to=TensorProto.FLOAT))
     back[-1].output[0] = last
     batch = entry.type.tensor_type.shape.dim[0]
     shape = [batch.dim_param or batch.dim_value, found.weights.shape[1]]
@@ -194,6 +204,8 @@ def carve(plan: Plan, *, repeat: bool = False) -> Split:
         labels=found.labels,
         found=found.found,
         tail=tail(lookup, found.output),
+        unit=found.unit,
+        power=found.power,
     )
 
 

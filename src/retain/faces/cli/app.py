@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from retain.faces.cli import ask, hand, own, teach
+from retain.faces.cli import ask, bench, hand, own, teach
 from retain.faces.cli import serve as serving
 from retain.faces.cli.failures import guarded, told
 from retain.faces.cli.output import line
@@ -22,7 +22,10 @@ __all__ = ["COMMANDS", "Command", "app", "run"]
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: its name, what it runs, the group it is listed in, one line to try."""
+    """One command: its name, what it runs, the group it is listed in, one line to try.
+
+    A name of two words is a command of a tool, which is listed as one.
+    """
 
     name: str
     function: Callable[..., None]
@@ -50,6 +53,7 @@ def demo(
 TEACH: Final = "Change it"
 ASK: Final = "Ask it"
 OWN: Final = "Own it"
+JUDGE: Final = "Judge it"
 TRY: Final = "Try it"
 
 COMMANDS: Final = (
@@ -63,7 +67,7 @@ COMMANDS: Final = (
     Command("evaluate", ask.evaluate, ASK, "retain evaluate shop test/ --html report.html"),
     Command("log", ask.log, ASK, "retain log shop -n 10"),
     Command("show", ask.show, ASK, "retain show shop 3"),
-    Command("classes", ask.classes, ASK, "retain classes shop rename mug cup"),
+    Command("classes", teach.classes, ASK, "retain classes shop rename mug cup"),
     Command("verify", ask.verify, ASK, "retain verify shop --deep"),
     Command("explain", own.explain, ASK, "retain explain shop photo.jpg --html why.html"),
     Command(
@@ -83,8 +87,26 @@ COMMANDS: Final = (
     Command("pack", hand.pack, OWN, "retain pack shop shop.retain"),
     Command("unpack", hand.unpack, OWN, "retain unpack shop2 shop.retain"),
     Command("serve", serving.serve, OWN, "retain serve shop"),
+    Command(
+        "bench stream",
+        bench.stream,
+        JUDGE,
+        "retain bench stream photos/ -o first=2 -o step=2",
+    ),
+    Command(
+        "bench run",
+        bench.run,
+        JUDGE,
+        "retain bench run streams/*.json --pool photos/ --method all",
+    ),
+    Command("bench compare", bench.compare, JUDGE, "retain bench compare results/"),
+    Command("bench report", bench.report, JUDGE, "retain bench report results/ --open"),
+    Command("bench methods", bench.methods, JUDGE, "retain bench methods --json"),
     Command("demo", demo, TRY, "retain demo --open"),
 )
+
+TOOLS: Final = {"bench": (JUDGE, "Compare class-incremental methods on streams of pictures.")}
+"""What has commands of its own: its group, and what it is for."""
 
 
 def _version(wanted: bool) -> None:
@@ -122,9 +144,18 @@ def _built() -> typer.Typer:
         "then retain predict shop new.jpg",
     )
     made.callback()(_root)
+    homes = {"": made}
+    for name, (group, text) in TOOLS.items():
+        homes[name] = typer.Typer(
+            no_args_is_help=True,
+            rich_markup_mode=made.rich_markup_mode,
+            context_settings={"help_option_names": ["--help", "-h"]},
+        )
+        made.add_typer(homes[name], name=name, help=text, rich_help_panel=group)
     for command in COMMANDS:
-        made.command(
-            command.name,
+        home, _, last = command.name.rpartition(" ")
+        homes[home].command(
+            last,
             epilog=f"Example: {command.example}",
             rich_help_panel=command.group,
             hidden=command.hidden,

@@ -1,11 +1,10 @@
-"""The commands that ask: predict, evaluate, log, show, classes, verify."""
+"""The commands that ask: predict, evaluate, log, show, verify."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +12,8 @@ import typer
 
 from retain.faces.cli.common import Json, Name, Version, answered, opened, told_skipped
 from retain.faces.cli.failures import Mistake
-from retain.faces.cli.output import (
-    Column,
-    bar,
-    emit_csv,
-    emit_json,
-    line,
-    note,
-    table,
-)
+from retain.faces.cli.output import Column, bar, emit_csv, emit_json, line, note, table
 from retain.faces.cli.progress import progress
-from retain.faces.cli.teach import told_changes
 from retain.faces.text import clean, counted, percent
 from retain.values import (
     Event,
@@ -36,17 +26,10 @@ from retain.values import (
     to_json,
 )
 
-__all__ = ["classes", "evaluate", "log", "predict", "show", "verify"]
+__all__ = ["evaluate", "log", "predict", "show", "verify"]
 
 _LISTED = 20
 _MISTAKES = 10
-
-
-class Action(StrEnum):
-    """What to do with a class."""
-
-    rename = "rename"
-    merge = "merge"
 
 
 def predict(
@@ -152,40 +135,6 @@ def show(
         _told_event(found)
     else:
         _told_image(found)
-
-
-def classes(
-    name: Name,
-    action: Annotated[
-        Action | None,
-        typer.Argument(metavar="rename|merge", help="Without it, the classes are listed."),
-    ] = None,
-    old: Annotated[
-        str | None, typer.Argument(metavar="OLD", help="The class to rename or to merge.")
-    ] = None,
-    new: Annotated[
-        str | None,
-        typer.Argument(metavar="NEW", help="Its new name, or the class that takes it in."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """List the classes, rename one, or merge two."""
-    with opened(name) as classifier:
-        if action is None:
-            found = classifier.classes()
-            if not answered(found, as_json=as_json):
-                table(
-                    [Column("class"), Column("pictures", True), Column("corrected", True)],
-                    [(each.label, f"{each.images:,}", each.pinned or "") for each in found],
-                )
-            return
-        if old is None or new is None:
-            raise Mistake(f"say which class and its new name: retain classes NAME {action} OLD NEW")
-        act = classifier.rename if action is Action.rename else classifier.merge
-        update = act(old, new)
-    if not answered(update, as_json=as_json):
-        line(f"{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
-        told_changes(update)
 
 
 def verify(

@@ -12,7 +12,8 @@ from typing import ParamSpec, TypeVar
 
 import typer
 
-from retain.errors import NotAClassifier, RetainError
+from retain.errors import GateRefused, NotAClassifier, RetainError
+from retain.faces.cli.telling import told_refusal
 from retain.faces.text import clean
 
 __all__ = ["Mistake", "complain", "guarded"]
@@ -56,13 +57,13 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
         except BaseException as error:
             if isinstance(error, SystemExit | GeneratorExit):
                 raise
-            raise typer.Exit(told(error)) from None
+            raise typer.Exit(told(error, as_json=bool(kwargs.get("as_json")))) from None
 
     return command
 
 
-def told(error: BaseException) -> int:
-    """Say what happened; returns the exit code."""
+def told(error: BaseException, *, as_json: bool = False) -> int:
+    """Say what happened, a refusal as JSON too where asked; returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
         print(f"\nretain: {clean(error) or _STOPPED}", file=sys.stderr)
         return INTERRUPTED
@@ -72,6 +73,9 @@ def told(error: BaseException) -> int:
         return PIPE_CLOSED
     if os.environ.get("RETAIN_DEBUG") == "1":
         traceback.print_exception(error)
+    if isinstance(error, GateRefused):
+        told_refusal(error, as_json=as_json)
+        return error.exit_code
     if isinstance(error, RetainError):
         complain(_with_help(error))
         return error.exit_code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +19,9 @@ from retain.faces.cli.common import (
 )
 from retain.faces.cli.output import Column, bar, line, table
 from retain.faces.cli.progress import progress
-from retain.faces.cli.teach import Memory, told_verdict
+from retain.faces.cli.teach import Memory
+from retain.faces.cli.telling import headline, told_changes, told_groups, told_verdict
 from retain.faces.text import clean, counted, percent
-from retain.values import Change
 
 __all__ = [
     "adopt",
@@ -68,6 +69,14 @@ def adopt(
     in_order: Annotated[
         bool, typer.Option("--in-order", help="Match weights by their order, not their names.")
     ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIDE",
+            help="Of its input in pixels, 160 or 160x192 (high by wide): for a network by name "
+            "that was trained at another size than the library's, or an ONNX file that takes any.",
+        ),
+    ] = None,
     shorter: Annotated[
         int | None, typer.Option(min=1, help="Scale the shorter side to this, then crop.")
     ] = None,
@@ -111,6 +120,7 @@ def adopt(
             model,
             weights=weights,
             match="order" if in_order else "names",
+            size=_pixels(size),
             labels=labels,
             preprocess=preprocess,
             overrides=overrides,
@@ -153,13 +163,17 @@ def reference(
     source: Annotated[
         list[str], typer.Argument(metavar="PATH", help="Typical pictures: files, folders, globs.")
     ],
+    force: Force = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Give an adopted classifier typical pictures."""
     with opened(name) as classifier, progress("reading", quiet=as_json) as tick:
-        update = classifier.reference(source, progress=tick)
+        update = classifier.reference(source, force=force, dry_run=dry_run, progress=tick)
     if not answered(update, as_json=as_json):
-        line(f"{clean(update.summary)} ({update.seconds:.1f} s)", style="bold")
+        headline(update, dry_run=dry_run)
+        told_verdict(update.verdict, always=dry_run)
+        told_changes(update)
         told_skipped(update.skipped)
 
 
@@ -262,8 +276,7 @@ def diff(
         f"{len(found.changed):,} otherwise wrong",
         style="bold",
     )
-    for title, changes in (("worse", found.worse), ("better", found.better)):
-        _told(title, changes)
+    told_groups((("worse", "red", found.worse), ("better", "green", found.better)), _LISTED)
     for title, classes in (("new", found.new_classes), ("gone", found.gone_classes)):
         if classes:
             line(f"{title}: {', '.join(clean(each) for each in classes)}")
@@ -286,16 +299,23 @@ def promote(
     with opened(name) as classifier:
         update = classifier.promote(version, alias, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
-        line(f"{'would be: ' if dry_run else ''}{clean(update.summary)}", style="bold")
+        headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
 
 
-def rollback(name: Name, alias: Alias = "production", as_json: Json = False) -> None:
+def rollback(
+    name: Name,
+    alias: Alias = "production",
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
     """Let an alias stand for its version before."""
     with opened(name) as classifier:
-        update = classifier.rollback(alias)
+        update = classifier.rollback(alias, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
-        line(clean(update.summary), style="bold")
+        headline(update, dry_run=dry_run)
+        told_verdict(update.verdict, always=dry_run)
 
 
 def explain(
@@ -355,19 +375,13 @@ def explain(
         line(f"page: {clean(html)}")
 
 
-def _told(title: str, changes: tuple[Change, ...]) -> None:
-    if not changes:
-        return
-    line(f"{title}:", style="red" if title == "worse" else "green")
-    table(
-        [Column("picture", narrow="end"), Column("before"), Column("now"), Column("taught as")],
-        [
-            (each.source or each.image[:19], each.before, each.after, each.label)
-            for each in changes[:_LISTED]
-        ],
-    )
-    if len(changes) > _LISTED:
-        line(f"… and {len(changes) - _LISTED} more; --json lists them all")
+def _pixels(text: str | None) -> int | tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9][0-9]{0,4})(?:[x×]([1-9][0-9]{0,4}))?", text.strip())
+    if found is None:
+        raise typer.BadParameter(f"--size is {text!r}; give pixels, such as 160 or 160x192")
+    return (int(found[1]), int(found[2])) if found[2] else int(found[1])
 
 
 def _numbers(text: str | None) -> tuple[float, ...] | None:

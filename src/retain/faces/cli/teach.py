@@ -1,4 +1,4 @@
-"""The commands that change a classifier: init, learn, correct, forget, undo."""
+"""The commands that change a classifier: init, learn, correct, forget, undo, classes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,14 @@ from retain.faces.cli.common import (
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, line, note, table
 from retain.faces.cli.progress import progress
+from retain.faces.cli.telling import headline, told_changes, told_verdict
 from retain.faces.text import clean, counted
-from retain.values import Change, Update, Verdict
 
 if TYPE_CHECKING:
     from retain.values import Sample
 
-__all__ = ["Memory", "correct", "forget", "init", "learn", "told_changes", "told_verdict", "undo"]
+__all__ = ["Memory", "classes", "correct", "forget", "init", "learn", "undo"]
 
-_LISTED = 10
 _HASH = re.compile(r"(sha256:)?[0-9a-f]{6,64}")
 
 
@@ -58,6 +57,13 @@ class Priors(StrEnum):
 
     balanced = "balanced"
     empirical = "empirical"
+
+
+class Action(StrEnum):
+    """What to do with a class."""
+
+    rename = "rename"
+    merge = "merge"
 
 
 def init(
@@ -128,8 +134,7 @@ def learn(
             given, label, strict=strict, force=force, dry_run=dry_run, progress=tick
         )
     if not answered(update, as_json=as_json):
-        would = "dry run, nothing is written: " if dry_run else ""
-        line(f"{would}{clean(update.summary)} ({update.seconds:.1f} s)", style="bold")
+        headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
         if update.new_classes:
             line(f"new: {', '.join(clean(each) for each in update.new_classes)}")
@@ -175,8 +180,7 @@ def correct(
             progress=tick,
         )
     if not answered(update, as_json=as_json):
-        would = "dry run, nothing is written: " if dry_run else ""
-        line(f"{would}{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
+        headline(update, dry_run=dry_run)
         if update.verdict is not None and update.verdict.reason:
             line(f"not by an edit of the head: {clean(update.verdict.reason)}")
         told_verdict(update.verdict, always=dry_run)
@@ -245,60 +249,61 @@ def undo(
         int | None,
         typer.Argument(metavar="EVENT", help="Its number in the log; without it, the last event."),
     ] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Take back an event; undo the undo to have it again."""
     with opened(name) as classifier:
-        update = classifier.undo(event)
+        update = classifier.undo(event, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
-        line(f"{clean(update.summary)} ({update.seconds:.2f} s)", style="bold")
+        headline(update, dry_run=dry_run)
+        told_verdict(update.verdict, always=dry_run)
         told_changes(update)
+        if update.event is None:
+            return
         line(f"to have it again: {_typed('undo', name, str(update.event))}")
 
 
-def told_verdict(verdict: Verdict | None, *, always: bool = False) -> None:
-    """What the gate said, if it refused, or if that was asked for."""
-    if verdict is None or (verdict.passed and not always):
-        return
-    said = "the gate agrees" if verdict.passed else "the gate refuses"
-    line(f"{said}{'; forced' if verdict.forced else ''}", style="" if verdict.passed else "red")
-    for check in sorted(verdict.checks, key=lambda each: each.passed):
-        line(f"  {'ok' if check.passed else 'NO'}  {clean(check.sentence)}")
-    if verdict.suspects:
-        line("labels to look at")
-        table(
-            [Column("picture", narrow="end"), Column("labelled"), Column("looks like")],
-            [
-                (each.source or each.image[:19], each.label, each.looks_like)
-                for each in verdict.suspects[:_LISTED]
-            ],
-        )
-
-
-def told_changes(update: Update) -> None:
-    """What else changed, the worse first; nothing is said plainly."""
-    groups: list[tuple[str, str, Sequence[Change]]] = [
-        ("worse", "red", update.worse),
-        ("better", "green", update.better),
-        ("otherwise wrong", "yellow", update.changed),
-    ]
-    if not any(changes for *_, changes in groups):
-        if update.event is not None and update.kind != "rename":
-            line("no other remembered picture is answered differently")
-        return
-    for title, style, changes in groups:
-        if not changes:
-            continue
-        line(f"{title}: {counted(len(changes), 'remembered picture')}", style=style)
-        table(
-            [Column("picture", narrow="end"), Column("before"), Column("now"), Column("taught as")],
-            [
-                (each.source or each.image[:19], each.before, each.after, each.label)
-                for each in changes[:_LISTED]
-            ],
-        )
-        if len(changes) > _LISTED:
-            line(f"… and {len(changes) - _LISTED} more; --json lists them all")
+def classes(
+    name: Name,
+    action: Annotated[
+        Action | None,
+        typer.Argument(metavar="rename|merge", help="Without it, the classes are listed."),
+    ] = None,
+    old: Annotated[
+        str | None, typer.Argument(metavar="OLD", help="The class to rename or to merge.")
+    ] = None,
+    new: Annotated[
+        str | None,
+        typer.Argument(metavar="NEW", help="Its new name, or the class that takes it in."),
+    ] = None,
+    force: Force = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """List the classes, rename one, or merge two."""
+    with opened(name) as classifier:
+        if action is None:
+            found = classifier.classes()
+            if not answered(found, as_json=as_json):
+                table(
+                    [Column("class"), Column("pictures", True), Column("corrected", True)],
+                    [(each.label, f"{each.images:,}", each.pinned or "") for each in found],
+                )
+            return
+        if old is None or new is None:
+            raise Mistake(f"say which class and its new name: retain classes NAME {action} OLD NEW")
+        if action is Action.merge:
+            update = classifier.merge(old, new, force=force, dry_run=dry_run)
+        elif force or dry_run:
+            raise Mistake("a new name changes no answer; --force and --dry-run are for merge")
+        else:
+            update = classifier.rename(old, new)
+    if not answered(update, as_json=as_json):
+        headline(update, dry_run=dry_run)
+        told_verdict(update.verdict, always=dry_run)
+        told_changes(update)
 
 
 def _told_preview(name: str, samples: Sequence[Sample]) -> None:

@@ -1,0 +1,139 @@
+"""Run one approach of FACIL on a stream; a script for the environment that FACIL runs in.
+
+It is started as ``python -P facil_worker.py FOLDER`` and imports nothing of retain. FACIL's own
+`main` is called; of FACIL only the split of the data into tasks is replaced, so that they are those
+of the stream, and the training of a task is timed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# Settings of FACIL's command line that a stream does not decide; the rest are its defaults.
+DEFAULTS: dict[str, Any] = {
+    "network": "resnet32",
+    "epochs": 200,
+    "batch": 64,
+    "size": 32,
+    "exemplars": 0,
+}
+Part = dict[str, list[Any]]
+VALIDATION = 10  # FACIL's own share: a tenth of the training pictures of each class
+
+
+def main(folder: Path) -> None:
+    """Run FACIL's `main` and leave its matrix of task-agnostic accuracies."""
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    unknown = set(job["options"]) - set(DEFAULTS)
+    if unknown:
+        raise SystemExit(f"there is no option {sorted(unknown)[0]!r}; use {', '.join(DEFAULTS)}")
+    settings = DEFAULTS | {k: type(DEFAULTS[k])(v) for k, v in job["options"].items()}
+    source = Path(job["clone"]) / "src"
+    sys.path.insert(0, str(source))
+    importlib.import_module("torch").set_num_threads(int(job["threads"]))
+    config = importlib.import_module("datasets.dataset_config").dataset_config
+    size = settings["size"]
+    config["retain"] = {
+        "path": str(folder),
+        "resize": (size, size),
+        "pad": None,
+        "crop": None,
+        "flip": True,
+        "normalize": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        "class_order": list(range(len(job["classes"]))),
+        "extend_channel": None,
+    }
+    base: Any = importlib.import_module("datasets.base_dataset")
+    base.get_data = lambda *_, **__: split(job)
+    spent = timed(importlib.import_module("approach." + job["strategy"]).Appr)
+    words = [
+        *("--datasets", "retain", "--approach", job["strategy"], "--network", settings["network"]),
+        *("--num-tasks", str(len(job["steps"])), "--nepochs", str(settings["epochs"])),
+        *("--batch-size", str(settings["batch"]), "--num-workers", "0", "--seed", str(job["seed"])),
+        *("--results-path", str(folder / "facil"), "--exp-name", "retain"),
+    ]
+    if settings["exemplars"]:
+        words += ["--num-exemplars-per-class", str(settings["exemplars"])]
+    matrix = importlib.import_module("main_incremental").main(words)[1]
+    told = [
+        {**spent[i], "by_task": [float(value) for value in matrix[i][: i + 1]]}
+        for i in range(len(job["steps"]))
+    ]
+    (folder / "steps.json").write_text(json.dumps(told), encoding="utf-8")
+    names = ("torch", "torchvision", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    done = {"versions": versions | {"python": sys.version.split()[0]}, "settings": settings}
+    (folder / "done.json").write_text(json.dumps(done), encoding="utf-8")
+
+
+def split(job: dict[str, Any]) -> tuple[dict[Any, Any], list[tuple[int, int]], list[int]]:
+    """The tasks of the stream in the form that FACIL's `get_data` returns."""
+    data: dict[Any, Any] = {}
+    first = 0
+    for number, rows in enumerate(job["steps"]):
+        classes = range(first, first + job["new"][number])
+        task: dict[str, dict[str, list[Any]]] = {
+            name: {"x": [], "y": []} for name in ("trn", "val", "tst")
+        }
+        for label in classes:
+            mine = [row for row in rows if job["labels"][row] == label]
+            for place, row in enumerate(mine):
+                part = "val" if place % VALIDATION == VALIDATION - 1 else "trn"
+                add(task[part], job, row, label - first)
+        for row in job["test"]:
+            if job["labels"][row] in classes:
+                add(task["tst"], job, row, job["labels"][row] - first)
+        data[number] = {"name": f"task-{number}", "ncla": len(classes), **task}
+        first += len(classes)
+    tasks = [(number, count) for number, count in enumerate(job["new"])]
+    data["ncla"] = first
+    return data, tasks, list(range(first))
+
+
+def add(part: Part, job: dict[str, Any], row: int, label: int) -> None:
+    """One picture into a part of a task."""
+    part["x"].append(job["pictures"][str(row)])
+    part["y"].append(label)
+
+
+def timed(approach: Any) -> list[dict[str, Any]]:
+    """Time every call of an approach's `train`; the list grows by one entry a task."""
+    spent: list[dict[str, Any]] = []
+    before = peak()
+    train = approach.train
+
+    def train_timed(self: Any, t: int, *words: Any) -> Any:
+        wall, cpu = time.perf_counter(), time.process_time()
+        done = train(self, t, *words)
+        kept = getattr(getattr(self, "exemplars_dataset", None), "images", [])
+        files = sum(os.path.getsize(path) for path in kept if isinstance(path, str))
+        values = [*self.model.parameters(), *self.model.buffers()]
+        spent.append(
+            {
+                "wall_s": time.perf_counter() - wall,
+                "cpu_s": time.process_time() - cpu,
+                "peak_memory_bytes": peak() - before,
+                "stored_bytes": files + sum(v.numel() * v.element_size() for v in values),
+            }
+        )
+        return done
+
+    approach.train = train_timed
+    return spent
+
+
+def peak() -> int:
+    """The most bytes that this process ever held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

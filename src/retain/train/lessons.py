@@ -1,0 +1,298 @@
+"""Class-incremental methods: what one is given, what it says, and the only runner of all.
+
+A method is a generator of phases. Each phase is a run of the one loop: some pictures, a sum of loss
+terms, a plan; ``yield`` gives back the network that came out. The phases of a method that distils
+read like its paper::
+
+    def phases(self, lesson):
+        yield Phase("train", lesson.rehearsed, [CrossEntropy(), Distillation(lesson.before)])
+
+Whatever is drawn or computed between phases must follow from the lesson alone: then a lesson that
+was killed is begun again, its finished phases are read from disk, and the result is the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal, final
+
+from retain.errors import BadOption
+from retain.train.augment import Views
+from retain.train.data import Data, Pictures, joined, nothing
+from retain.train.growing import Growing
+from retain.train.history import Epoch
+from retain.train.inference import outputs
+from retain.train.loop import SAVE_EVERY, fit
+from retain.train.plan import Plan, Rule
+from retain.train.recipe import Recipe
+from retain.train.rehearsal import Budget, Choice, kept
+from retain.train.terms import Term
+from retain.values import Progress
+
+__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "teach"]
+
+Keeps = Literal["nothing", "exemplars", "everything"]
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class Lesson:
+    """What a method gets when pictures arrive.
+
+    Attributes:
+        before: the network as it was, frozen, in evaluation mode: to distil from. It has no classes
+            in the first lesson.
+        model: the same weights, its head grown by the classes that are new: where the first phase
+            begins.
+        fresh: the pictures that arrived; of new classes, of old ones, or of both.
+        exemplars: the pictures that were kept, the most important of each class first.
+        carried: what the method's `after` gave at the end of the lesson before; tensors by name.
+        number: of the lesson, from 0 on.
+        recipe: the user's.
+    """
+
+    before: Growing
+    model: Growing
+    fresh: Data
+    exemplars: Data
+    carried: Mapping[str, Any]
+    number: int
+    recipe: Recipe
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """The classes that no lesson had before."""
+        known = set(self.before.classes)
+        return tuple(each for each in self.model.classes if each not in known)
+
+    @property
+    def rehearsed(self) -> Data:
+        """The fresh pictures and the exemplars together."""
+        return joined([self.fresh, self.exemplars])
+
+    def competing(self, data: Data) -> tuple[str, ...]:
+        """The classes that cross-entropy on some pictures is over, where the others are not there.
+
+        It is those that occur. Over a single class cross-entropy has no gradient: then it is all
+        that are known.
+        """
+        return data.classes if len(data.classes) > 1 else self.model.classes
+
+    def sealed(self, plan: Plan, among: Sequence[str]) -> Plan:
+        """A plan that leaves the parts of the head alone none of whose classes are among these.
+
+        Their gradient is zero; weight decay and momentum would still move them.
+        """
+        apart = set(among)
+        rules = tuple(
+            Rule(f"{self.model.head}.{place}", "frozen")
+            for place, group in enumerate(self.model.groups)
+            if not apart & set(group)
+        )
+        return replace(plan, rules=(*plan.rules, *rules))
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class Phase:
+    """One run of the loop.
+
+    Attributes:
+        name: of the folder that keeps its state, and in the history; unique in a lesson.
+        data: to learn from.
+        terms: of the loss.
+        plan: which layers learn.
+        recipe: None for the lesson's; its seed is replaced, another for each phase and lesson.
+        start: the network to begin with; None for what the phase before came to.
+        validation: pictures held out.
+    """
+
+    name: str
+    data: Data
+    terms: Sequence[Term]
+    plan: Plan = field(default_factory=Plan)
+    recipe: Recipe | None = None
+    start: Growing | None = None
+    validation: Data | None = None
+
+
+Phases = Generator[Phase, Growing, Growing | None]
+"""Yields phases, is sent the network that each came to, and may return another as the result."""
+
+
+class Method(ABC):
+    """A class-incremental method.
+
+    Attributes:
+        keeps: which pictures it wants back in later lessons: ``"nothing"``, ``"exemplars"`` within
+            the budget, or ``"everything"``.
+    """
+
+    keeps: ClassVar[Keeps] = "nothing"
+
+    @abstractmethod
+    def phases(self, lesson: Lesson) -> Phases:
+        """The phases of a lesson, in order."""
+
+    def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
+        """Tensors by name that the next lesson wants back, from the network at the end of this."""
+        return lesson.carried
+
+    def scores(self, taught: Taught, pictures: Pictures, views: Views) -> Any:
+        """Float32 [n, classes], from which a prediction is made; the network's own, if no better.
+
+        A method overrides it that classifies otherwise, as iCaRL and IL2M do.
+        """
+        return outputs(taught.model, pictures, views).logits
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What may be kept for methods that want exemplars.
+
+    Attributes:
+        budget: how many.
+        choice: which.
+    """
+
+    budget: Budget = field(default_factory=lambda: Budget(total=2000))
+    choice: Choice = "herding"
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class Taught:
+    """A network between lessons, and what its method keeps.
+
+    Attributes:
+        model: the network.
+        exemplars: the pictures that are kept.
+        carried: tensors by name that the method keeps.
+        lessons: how many there were.
+        histories: of the last lesson's phases, by name.
+        notes: what a person should know of the last lesson, in sentences.
+    """
+
+    model: Growing
+    exemplars: Data = field(default_factory=nothing)
+    carried: Mapping[str, Any] = field(default_factory=dict)
+    lessons: int = 0
+    histories: Mapping[str, tuple[Epoch, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def teach(
+    method: Method,
+    taught: Taught,
+    fresh: Data,
+    recipe: Recipe,
+    *,
+    memory: Memory | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    save_every: float = SAVE_EVERY,
+    progress: Progress | None = None,
+) -> Taught:
+    """One lesson: what a method makes of a network and of the pictures that arrive.
+
+    Nothing that is given is changed. A network that knows one class in all has nothing to tell
+    apart: its head grows, its pictures may be kept, and nothing is trained.
+
+    Args:
+        method: how.
+        taught: what the lesson before gave, or ``Taught(growing(network))``.
+        fresh: any number of pictures of any number of classes, new or known.
+        recipe: of the training; its seed counts for all that is drawn.
+        memory: for methods that keep exemplars.
+        folder: keeps the state of the lesson, so that it goes on after a kill; one for each lesson,
+            to be removed when its result is safe.
+        save_every: seconds between two states that are kept.
+        progress: of each phase.
+
+    Raises:
+        BadOption: if there are no pictures, two phases of the method have one name, or `folder`
+            belongs to another lesson.
+        Refused: if the loss is not a finite number.
+    """
+    if not len(fresh):
+        raise BadOption("the lesson has no pictures; give some")
+    memory = memory or Memory()
+    seed = _derived(recipe.seed, taught.lessons, "head")
+    model = taught.model.grown(fresh.classes, seed)
+    lesson = Lesson(
+        taught.model.frozen(),
+        model,
+        fresh,
+        taught.exemplars,
+        taught.carried,
+        taught.lessons,
+        recipe,
+    )
+    notes: list[str] = []
+    histories: dict[str, tuple[Epoch, ...]] = {}
+    if len(model.classes) < 2:
+        notes.append(
+            f"{model.classes[0]!r} is the only class so far: there is nothing to tell apart, and "
+            f"nothing was trained"
+        )
+    else:
+        phases = method.phases(lesson)
+        phase = next(phases, None)
+        while phase is not None:
+            if phase.name in histories:
+                raise BadOption(f"two phases of {type(method).__name__} are called {phase.name!r}")
+            own = phase.recipe or recipe
+            fitted = fit(
+                phase.start or model,
+                phase.data,
+                replace(own, seed=_derived(recipe.seed, taught.lessons, phase.name)),
+                plan=phase.plan,
+                terms=phase.terms,
+                validation=phase.validation,
+                folder=None if folder is None else Path(folder) / phase.name,
+                save_every=save_every,
+                progress=progress,
+            )
+            model, histories[phase.name] = fitted.model, fitted.history
+            notes += fitted.notes
+            try:
+                phase = phases.send(model)
+            except StopIteration as end:
+                model, phase = end.value or model, None
+    return Taught(
+        model,
+        _kept(method, taught, fresh, model, memory, recipe),
+        dict(method.after(lesson, model)) if len(model.classes) > 1 else taught.carried,
+        taught.lessons + 1,
+        histories,
+        tuple(notes),
+    )
+
+
+def _kept(
+    method: Method, taught: Taught, fresh: Data, model: Growing, memory: Memory, recipe: Recipe
+) -> Data:
+    if method.keeps == "nothing":
+        return nothing()
+    if method.keeps == "everything":
+        return joined([taught.exemplars, fresh])
+    return kept(
+        model,
+        taught.exemplars,
+        fresh,
+        memory.budget,
+        memory.choice,
+        views=recipe.views,
+        seed=_derived(recipe.seed, taught.lessons, "exemplars"),
+    )
+
+
+def _derived(seed: int, lesson: int, what: str) -> int:
+    """A seed for a part of a lesson; another for each."""
+    digest = hashlib.sha256(f"{seed} {lesson} {what}".encode()).digest()
+    return int.from_bytes(digest[:6], "little")

@@ -1,0 +1,64 @@
+"""Elastic weight consolidation: weights that mattered are held where they were.
+
+Kirkpatrick 2017 (1612.00796); online: Schwarz 2018 (1805.06370), §2.2; one penalty about the last
+weights instead of one for each lesson: Huszár 2018 (1712.03847).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from retain.train.growing import Growing
+from retain.train.importance import Labels, fisher
+from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.plan import Plan
+from retain.train.terms import CrossEntropy, Term, WeightPenalty
+
+__all__ = ["EWC"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class EWC(Method):
+    """Cross-entropy over what arrives, and a quadratic penalty weighted by Fisher information.
+
+    Attributes:
+        strength: λ of equation 3. It has no value that fits every network; 5,000 is where Masana
+            2020 begins its search.
+        decay: γ, what the older importance is multiplied by with each lesson: 1 adds them up
+            (Huszár), less forgets slowly (online EWC, where it is below 1).
+        labels: the likelihood whose Fisher information is meant; see `Labels`.
+        pictures: how many of a lesson it is measured on; None for all.
+    """
+
+    strength: float = 5000.0
+    decay: float = 1.0
+    labels: Labels = "sampled"
+    pictures: int | None = 1000
+
+    def phases(self, lesson: Lesson) -> Phases:
+        """One phase."""
+        among = lesson.competing(lesson.fresh)
+        terms: list[Term] = [CrossEntropy(among)]
+        if lesson.carried:
+            reference = dict(lesson.before.module.named_parameters())
+            held = {name: reference[name].detach().clone() for name in lesson.carried}
+            terms.append(WeightPenalty(held, lesson.carried, self.strength))
+        yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
+        return None
+
+    def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
+        """The importance of all weights so far."""
+        found = fisher(
+            model,
+            lesson.fresh,
+            lesson.recipe.views,
+            labels=self.labels,
+            most=self.pictures,
+            seed=lesson.recipe.seed + lesson.number,
+        )
+        for name, older in lesson.carried.items():
+            found[name] = found[name] + self.decay * older
+        return found

@@ -1,0 +1,28 @@
+"""Freezing: the first lesson decides the features; later ones learn the head alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.plan import Plan
+from retain.train.terms import CrossEntropy
+
+__all__ = ["Freezing"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Freezing(Method):
+    """Fine-tuning whose body is frozen, batch normalisation included, after the first lesson.
+
+    The parts of the head that older lessons made are frozen too: no picture of theirs is there.
+    """
+
+    def phases(self, lesson: Lesson) -> Phases:
+        """One phase."""
+        among = lesson.competing(lesson.fresh)
+        plan = Plan.preset("head" if lesson.before.classes else "full")
+        yield Phase("train", lesson.fresh, [CrossEntropy(among)], lesson.sealed(plan, among))
+        return None

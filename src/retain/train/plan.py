@@ -1,0 +1,264 @@
+"""Which layers are frozen, fine-tuned or begun anew, and how fast each learns."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from types import MappingProxyType
+from typing import Any, Final, Literal, final, get_args
+
+from retain.errors import BadOption
+from retain.train.blocks import Block, Layer, blocks_of
+from retain.train.growing import Growing
+from retain.train.lora import adaptable, adapter_size
+
+__all__ = ["PRESETS", "Plan", "Row", "Rule", "State"]
+
+State = Literal["frozen", "fine-tuned", "re-initialised", "adapted"]
+"""Of a layer; ``"adapted"`` is frozen, with a LoRA adapter beside it that learns."""
+
+_GIVEN: Final = ("frozen", "fine-tuned", "re-initialised")
+
+_SPARED: Final = re.compile(r"(pos_embed|pos_embedding|cls_token|class_token|dist_token)$")
+"""Parameters of two and more dimensions that weight decay spares, as timm's networks ask for."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """An exception to a plan, for layers by name; later rules win.
+
+    Attributes:
+        pattern: a layer, a block or anything above (``"layer4"``), or a shell pattern such as
+            ``"*.bn?"``.
+        state: of these layers; None to leave it.
+        rate: what their learning rate is multiplied by; None to leave it.
+    """
+
+    pattern: str
+    state: State | None = None
+    rate: float | None = None
+
+    def matches(self, block: Block, layer: Layer) -> bool:
+        """Whether it speaks of a layer."""
+        names = (block.name, layer.name, *layer.parameters)
+        return any(
+            each == self.pattern
+            or each.startswith(self.pattern + ".")
+            or fnmatchcase(each, self.pattern)
+            for each in names
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table that a plan is.
+
+    Attributes:
+        block: the name of the block it is in.
+        layer: its name.
+        kind: the name of its class.
+        parameters: how many numbers it has.
+        learning: how many of them learn, or the numbers of its adapter.
+        state: see `State`.
+        rate: what the learning rate is multiplied by; 0 where nothing learns.
+        names: of its parameters.
+    """
+
+    block: str
+    layer: str
+    kind: str
+    parameters: int
+    learning: int
+    state: State
+    rate: float
+    names: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What happens to each layer.
+
+    Attributes:
+        body: the state of every block but the head.
+        head: the state of the head.
+        last: only so many of the last blocks of the body have the state `body`, the others are
+            frozen; None for all.
+        copy_first: so many of the first blocks keep their weights, with the state `copied`; the
+            rest of the network is re-initialised (Yosinski 2014, §2); None for no such cut.
+        copied: ``"frozen"`` is their AnB, ``"fine-tuned"`` their AnB+.
+        rules: exceptions by name.
+        rate: what the body's learning rates are multiplied by.
+        layer_decay: what the rate is multiplied by with each block down from the head (BEiT: 0.65
+            to 0.9); 1 for the same rate everywhere.
+        head_rate: what the head's rate is multiplied by.
+        gradual: the head learns first, and the others join from the top, some with each epoch
+            (ULMFiT, §3.3, where it is one a layer; here as many as it takes to have all of them
+            learn in the second half).
+        lora: the rank of adapters that learn in the place of the body's weights; None for none.
+        batchnorm: ``"frozen"`` keeps every batch normalisation as it is, wherever it stands.
+
+    Raises:
+        BadOption: if a value is impossible.
+    """
+
+    body: State = "fine-tuned"
+    head: State = "fine-tuned"
+    last: int | None = None
+    copy_first: int | None = None
+    copied: State = "frozen"
+    rules: tuple[Rule, ...] = ()
+    rate: float = 1.0
+    layer_decay: float = 1.0
+    head_rate: float = 1.0
+    gradual: bool = False
+    lora: int | None = None
+    batchnorm: Literal["trained", "frozen"] = "trained"
+
+    def __post_init__(self) -> None:
+        states = [self.body, self.head, self.copied, *(each.state for each in self.rules)]
+        for state in states:
+            if state is not None and state not in _GIVEN:
+                raise BadOption(
+                    f"the state {state!r} is not known; give one of {', '.join(_GIVEN)}"
+                )
+        for name in ("last", "copy_first", "lora"):
+            value, least = getattr(self, name), 1 if name == "lora" else 0
+            if value is not None and value < least:
+                raise BadOption(f"{name} is {value}; give {least} or more")
+        for rate in (self.rate, self.head_rate, *(each.rate for each in self.rules)):
+            if rate is not None and not 0 <= rate < math.inf:
+                raise BadOption(f"a rate of {rate} cannot be; give 0 or more")
+        if not 0 < self.layer_decay <= 1:
+            raise BadOption(f"layer_decay is {self.layer_decay}; give a number from 0 to 1")
+        if self.batchnorm not in ("trained", "frozen"):
+            raise BadOption(f"batchnorm is {self.batchnorm!r}; give trained or frozen")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Plan:
+        """A plan by the name that the field has for it.
+
+        Args:
+            name: one of `PRESETS`.
+            changes: of single attributes.
+
+        Raises:
+            BadOption: if there is no such plan or attribute.
+
+        >>> Plan.preset("last-block").last
+        1
+        """
+        if name not in PRESETS:
+            raise BadOption(f"no plan is called {name!r}; there are {', '.join(PRESETS)}")
+        try:
+            return replace(PRESETS[name], **changes)
+        except TypeError as error:
+            raise BadOption(f"a plan cannot be changed so: {error}") from error
+
+    def describe(self, model: Growing) -> tuple[Row, ...]:
+        """The table of layers, from the input to the head; nothing is changed.
+
+        Raises:
+            BadOption: if a rule speaks of no layer, or there are fewer blocks than counted on.
+        """
+        blocks = blocks_of(model.module, model.head)
+        depth = len(blocks) - 1
+        for name in ("last", "copy_first"):
+            value = getattr(self, name)
+            if value is not None and value > depth:
+                raise BadOption(
+                    f"{name} is {value}, but the network has {depth} blocks before its head: "
+                    f"{', '.join(each.name for each in blocks[:-1])}"
+                )
+        for rule in self.rules:
+            if not any(rule.matches(block, layer) for block in blocks for layer in block.layers):
+                raise BadOption(
+                    f"no layer is called {rule.pattern!r}; there are the blocks "
+                    f"{', '.join(each.name for each in blocks)}"
+                )
+        adapters = adaptable(model.module, blocks) if self.lora else frozenset()
+        return tuple(
+            self._row(model.module, blocks, place, layer, adapters)
+            for place, block in enumerate(blocks)
+            for layer in block.layers
+        )
+
+    def _row(
+        self,
+        module: Any,
+        blocks: tuple[Block, ...],
+        place: int,
+        layer: Layer,
+        adapters: frozenset[str],
+    ) -> Row:
+        block = blocks[place]
+        state = self._state(place, len(blocks) - 1)
+        rate = self.head_rate if block.head else self.rate
+        rate *= self.layer_decay ** (len(blocks) - 1 - place)
+        if self.batchnorm == "frozen" and "running_mean" in dict(
+            module.get_submodule(layer.module).named_buffers(recurse=False)
+        ):
+            state = "frozen"
+        for rule in self.rules:
+            if rule.matches(block, layer):
+                state = state if rule.state is None else rule.state
+                rate = rate if rule.rate is None else rate * rule.rate
+        learning = layer.size
+        if self.lora and not block.head and state == "fine-tuned":
+            state = "adapted" if layer.name in adapters else "frozen"
+            learning = adapter_size(module, layer.name, self.lora) if state == "adapted" else 0
+        if state == "frozen":
+            learning, rate = 0, 0.0
+        return Row(
+            block.name, layer.name, layer.kind, layer.size, learning, state, rate, layer.parameters
+        )
+
+    def _state(self, place: int, depth: int) -> State:
+        if self.copy_first is not None:
+            return self.copied if place < self.copy_first else "re-initialised"
+        if place == depth:
+            return self.head
+        if self.last is not None and place < depth - self.last:
+            return "frozen"
+        return self.body
+
+    def closed(self, blocks: int, epoch: int, epochs: int) -> int:
+        """How many of the first blocks of the body do not learn yet.
+
+        Args:
+            blocks: of the body.
+            epoch: that begins, from 0 on.
+            epochs: in all.
+
+        >>> [Plan.preset("gradual-unfreezing").closed(8, epoch, 8) for epoch in range(6)]
+        [8, 6, 4, 2, 0, 0]
+        """
+        if not self.gradual:
+            return 0
+        return max(0, blocks - epoch * math.ceil(blocks / max(1, epochs // 2)))
+
+
+PRESETS: Final[Mapping[str, Plan]] = MappingProxyType(
+    {
+        "feature-extraction": Plan(body="frozen", head="re-initialised"),
+        "head": Plan(body="frozen"),
+        "last-block": Plan(last=1),
+        "gradual-unfreezing": Plan(gradual=True),
+        "full": Plan(),
+        "lora": Plan(lora=8),
+        "from-scratch": Plan(body="re-initialised", head="re-initialised"),
+    }
+)
+"""Plans by the field's names; `lora` has the rank 8 of Hu 2021, table 6, where it is enough."""
+
+assert set(_GIVEN) < set(get_args(State))
+
+
+def spared(name: str, parameter: Any) -> bool:
+    """Whether weight decay spares a parameter: norms, biases, scales, tokens, positions."""
+    return parameter.ndim < 2 or name.endswith(".bias") or _SPARED.search(name) is not None
