@@ -215,7 +215,7 @@ async function nameSelected(label, pressed) {
     view.list.querySelector(".card.fixed")?.focus({ preventScroll: true });
     askAgain();
     const back = () => attempt(async () => {
-      await undo(update.event);
+      if (!(await undo(update.event))) return;
       for (const card of chosen) card.item.update = null;
       askAgain();
     });

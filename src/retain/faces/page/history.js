@@ -1,11 +1,11 @@
 // The history as a timeline: what was done, when and by whom; undo, and back to any point.
 
-import { get, picture, post } from "./api.js";
+import { get, picture } from "./api.js";
 import { button, counted, day, dialog, h, when } from "./dom.js";
 import { look } from "./look.js";
 import { attempt, say } from "./notices.js";
 import { onChange, refresh } from "./state.js";
-import { undo } from "./teach.js";
+import { change, undo } from "./teach.js";
 
 const PAGE = 50;
 
@@ -79,7 +79,8 @@ function restore(event, again) {
     h("p", null, `Everything after ${event.event ? `“${event.summary}”` : "the beginning"} is taken back. What was forgotten since stays forgotten. Each step can be redone.`),
     h("div", { class: "row" },
       button("Take it all back", (press) => attempt(async () => {
-        const found = await post("restore", { event: event.event });
+        const found = await change("restore", { event: event.event });
+        if (!found) return;
         box.close();
         await refresh();
         await again();

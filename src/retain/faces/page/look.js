@@ -5,7 +5,7 @@ import { base, button, dialog, h, meter, percent, sentence, when } from "./dom.j
 import { nameField } from "./namefield.js";
 import { attempt, say } from "./notices.js";
 import { may, refresh } from "./state.js";
-import { inWords, teach, undo } from "./teach.js";
+import { change, inWords, teach, undo } from "./teach.js";
 
 /** Open a picture by its hash; `onchanged` is called when something was done with it. */
 export async function look(image, onchanged = () => null) {
@@ -68,7 +68,8 @@ export function forgetting(images, done) {
   return [
     h("p", { class: "problem" }, `Forgetting cannot be undone: ${one ? "the picture is" : `${images.length} pictures are`} erased, and everything is as if ${one ? "it" : "they"} had never been seen.`),
     h("div", { class: "row" }, button(one ? "Forget it for good" : `Forget ${images.length} for good`, (event) => attempt(async () => {
-      const receipt = await post("forget", { images });
+      const receipt = await change("forget", { images });
+      if (!receipt) return;
       await refresh();
       say(receipt.summary);
       done(receipt);

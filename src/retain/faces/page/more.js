@@ -4,6 +4,7 @@ import { get, post } from "./api.js";
 import { button, counted, h, percent, sentence } from "./dom.js";
 import { attempt, say } from "./notices.js";
 import { may, onChange, state } from "./state.js";
+import { change } from "./teach.js";
 
 const BUDGETS = {
   regressions: "remembered pictures that may be answered wrong after a change, as a share of all",
@@ -45,8 +46,8 @@ function taking(versions) {
       ? [h("div", { class: "row" }, h("label", { for: "export-version" }, "Version"), choice),
         h("div", { class: "row" }, link, h("a", { class: "button", href: "pack", download: "" }, "Download all of it (.retain)")),
         h("div", { class: "row" }, button("Put this version into production", (event) => attempt(async () => {
-          const update = await post("promote", choice.value ? { version: Number(choice.value) } : {});
-          say(update.summary);
+          const update = await change("promote", choice.value ? { version: Number(choice.value) } : {});
+          if (update) say(update.summary);
         }, event.currentTarget)))]
       : h("p", null, "For the owner only. Sign in with the owner's token to download it."));
 }

@@ -7,7 +7,7 @@ import { forgetting, look } from "./look.js";
 import { nameField } from "./namefield.js";
 import { attempt, say } from "./notices.js";
 import { may, onChange, refresh, state } from "./state.js";
-import { inWords, teach, undo } from "./teach.js";
+import { change, inWords, teach, undo } from "./teach.js";
 
 const PAGE = 48;
 const COVERS = 60;
@@ -95,16 +95,30 @@ function cell(sample, boxes, count, draw) {
     sample.protected ? h("span", { class: "tag" }, "protected") : null);
 }
 
+function protecting(label) {
+  const set = (off) => (event) => attempt(async () => {
+    const update = await post("protect", { labels: [label], off });
+    await refresh();
+    box.close();
+    say(update.event ? update.summary : `Nothing has changed: “${label}” ${off ? "was not" : "is already"} protected`);
+  }, event.currentTarget);
+  const box = dialog(`Protect “${label}”`, [
+    h("p", null, "No change may make it worse, whatever the budgets: one that would is refused."),
+    h("div", { class: "row" }, button("Protect it", set(false), { class: "primary" }), button("Protect it no longer", set(true)))]);
+}
+
 function tools(label, pinned) {
   const other = pinned ? "All of them" : "Only those corrected by hand";
   const row = h("div", { class: "row tools" }, h("a", { href: address(label, 1, !pinned) }, other));
+  if (may("teacher")) row.append(button("Protect the class…", () => protecting(label), { class: "plain" }));
   if (may("owner")) {
     row.append(button("Rename the class…", () => {
       const box = dialog(`Rename “${label}”`, [
         h("p", null, "A name that is there already makes the two classes one. Both can be undone."),
         nameField({ label: "The new name", action: "Rename", onname: (name, pressed) => attempt(async () => {
           const merge = state.classes.some((each) => each.label === name);
-          const update = await (merge ? post("merge", { old: label, into: name }) : post("rename", { old: label, new: name }));
+          const update = await (merge ? change("merge", { old: label, into: name }) : post("rename", { old: label, new: name }));
+          if (!update) return;
           await refresh();
           box.close();
           say(update.summary, { action: ["Undo", () => attempt(() => undo(update.event))] });

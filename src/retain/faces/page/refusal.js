@@ -10,6 +10,7 @@ const NAMES = {
   exclude: "Leave out what is in doubt",
   exception: "Make an exception",
   force: "Do it all the same",
+  protection: "Protect it no longer",
   gate: "Change the budgets",
   leave: "Leave it as it is",
 };
@@ -28,10 +29,12 @@ export function refusal(error, items, send) {
     async function take(choice, pressed) {
       if (choice.choice === "leave") return end(null);
       if (choice.choice === "exclude") return end({ without: choice.images });
-      if (choice.choice === "gate") {
-        location.hash = "#/more";
+      if (choice.choice === "gate" || choice.choice === "protection") {
+        location.hash = choice.choice === "gate" ? "#/more" : "#/pictures";
         return end(null);
       }
+      // Most refusals say already what would happen.
+      if (choice.choice === "dry_run" && update) return would.replaceChildren(...preview(update));
       pressed.disabled = true;
       try {
         const found = await send(choice.set);

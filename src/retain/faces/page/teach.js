@@ -52,9 +52,24 @@ async function settled(update) {
   return update;
 }
 
-/** Take back one event, and say so; resolves to the update. */
+/**
+ * Ask for a change that the gate may refuse; resolves to what the server says of it, or to null
+ * where it was left as it is.
+ */
+export async function change(route, body = {}) {
+  const send = (more) => post(route, { ...body, ...more });
+  try {
+    return await send({});
+  } catch (error) {
+    if (error.kind !== "GateRefused") throw error;
+    return (await refusal(error, [], send))?.update ?? null;
+  }
+}
+
+/** Take back one event, and say so; resolves to the update, or to null where it was left. */
 export async function undo(event) {
-  const update = await post("undo", event ? { event } : {});
+  const update = await change("undo", event ? { event } : {});
+  if (!update) return null;
   await refresh("here");
   say(update.summary, update.event ? { action: ["Redo", () => undo(update.event).catch((error) => say(error.message, { bad: true }))] } : {});
   return update;

@@ -34,6 +34,7 @@ __all__ = [
     "Items",
     "Picture",
     "Pictures",
+    "References",
     "Strict",
     "checked",
     "clean_name",
@@ -81,6 +82,13 @@ class Pictures(Strict):
     """Pictures to look at."""
 
     pictures: Annotated[list[Picture], Field(max_length=PICTURES)]
+
+
+class References(Pictures):
+    """Typical pictures, without labels."""
+
+    force: bool = False
+    dry_run: bool = False
 
 
 class Hintables(Strict):

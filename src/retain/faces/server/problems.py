@@ -9,6 +9,7 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from retain import errors
+from retain.refusal import UNWEIGHED
 from retain.values import Update, Verdict, to_json
 
 __all__ = ["Json", "Problem", "answer_to", "problem_of"]
@@ -111,7 +112,13 @@ def _choices(error: errors.GateRefused) -> list[dict[str, Any]]:
         {"choice": "force", "sentence": "do it all the same", "set": {"force": True}}
         | {"role": "owner"}
     )
-    found.append(
-        {"choice": "gate", "sentence": "set other budgets", "route": "/gate", "role": "owner"}
-    )
+    checks = verdict.checks if isinstance(verdict, Verdict) else ()
+    if any(each.name == "protected" and not each.passed for each in checks):
+        found.append(
+            {"choice": "protection", "sentence": "protect it no longer", "route": "/protect"}
+        )
+    if not (isinstance(update, Update) and update.kind in UNWEIGHED):
+        found.append(
+            {"choice": "gate", "sentence": "set other budgets", "route": "/gate", "role": "owner"}
+        )
     return found

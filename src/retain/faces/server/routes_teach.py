@@ -14,12 +14,12 @@ from pydantic import Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 
-from retain.errors import BadOption, CannotUndo
+from retain.errors import BadOption, CannotUndo, GateRefused
 from retain.faces.server.asked import Asked, Owner, Teacher, pictures_body, version_of
 from retain.faces.server.bodies import (
     Corrections,
     Items,
-    Pictures,
+    References,
     Strict,
     given,
     hash_of,
@@ -42,12 +42,15 @@ class Undo(Strict):
     """What to take back; the last event, if none is named."""
 
     event: Number | None = None
+    force: bool = False
+    dry_run: bool = False
 
 
 class Restore(Strict):
     """The event right after which the classifier shall be as it was."""
 
     event: Number
+    force: bool = False
 
 
 class Forget(Strict):
@@ -73,6 +76,8 @@ class Rollback(Strict):
     """Which alias shall go back."""
 
     alias: Annotated[str, Field(max_length=64)] = "production"
+    force: bool = False
+    dry_run: bool = False
 
 
 class Protect(Strict):
@@ -95,6 +100,8 @@ class Merge(Strict):
 
     old: str
     into: str
+    force: bool = False
+    dry_run: bool = False
 
 
 @router.post("/learn", openapi_extra=pictures_body(Items, labels=True))
@@ -120,16 +127,20 @@ async def learn(asked: Teacher) -> Response:
     return await answered(asked.request, asked.hide, work)
 
 
-@router.post("/reference", openapi_extra=pictures_body(Pictures))
+@router.post("/reference", openapi_extra=pictures_body(References))
 async def reference(asked: Teacher) -> Response:
     """Take in typical pictures without labels; for a classifier that was adopted."""
     serving = asked.serving
-    lesson = await given(asked.request, serving, Pictures)
+    lesson = await given(asked.request, serving, References)
+    asked.check_force(lesson.flags.get("force", False))
+    options = {name: lesson.flags.get(name, False) for name in ("force", "dry_run")}
 
     async def work(progress: Progress | None) -> Any:
         def taken() -> Any:
-            found = serving.classifier.reference(list(lesson.sources), progress=progress)
-            serving.taught(lesson.images)
+            sources = list(lesson.sources)
+            found = serving.classifier.reference(sources, **options, progress=progress)
+            if not options["dry_run"]:
+                serving.taught(lesson.images)
             return found
 
         return to_json(await serving.change(asked.who, taken))
@@ -164,31 +175,42 @@ async def correct(asked: Teacher) -> Response:
 @router.post("/undo")
 async def undo(asked: Teacher, body: Undo | None = None) -> Response:
     """Take back an event."""
-    event = body.event if body else None
-    return await _changed(asked, lambda: asked.serving.classifier.undo(event))
+    given = body or Undo()
+    asked.check_force(given.force)
+    options = {"force": given.force, "dry_run": given.dry_run}
+    return await _changed(asked, lambda: asked.serving.classifier.undo(given.event, **options))
 
 
 @router.post("/restore")
 async def restore(asked: Teacher, body: Restore) -> Response:
-    """Take back every later event."""
+    """Take back every later event: all that can be, or none where the gate refuses one."""
     classifier = asked.serving.classifier
+    asked.check_force(body.force)
 
     def work() -> Any:
         classifier_events = classifier.log()
         if body.event > (classifier_events[-1].event if classifier_events else 0):
             classifier.show(body.event)
         later = [e for e in reversed(classifier_events) if e.event > body.event and not e.undone]
-        undone, kept = [], []
+        undone: list[int] = []
+        kept: list[int] = []
+        steps: list[int] = []
         for each in later:
             if each.kind == "forget":
                 kept.append(each.event)
             elif each.kind != "undo" or (each.target or 0) <= body.event:
                 try:
-                    classifier.undo(each.event)
+                    step = classifier.undo(each.event, force=body.force).event
                     undone.append(each.event)
+                    steps += [] if step is None else [step]
                 except CannotUndo:
                     # Nothing is left of it, for every picture was forgotten since.
                     kept.append(each.event)
+                except GateRefused:
+                    # Half a restoration is no state that anybody asked for.
+                    for step in reversed(steps):
+                        classifier.undo(step, force=True)
+                    raise
         but = f", but for {len(kept)} that cannot be taken back" if kept else ""
         return {
             "event": classifier.event,
@@ -230,8 +252,9 @@ async def promote(asked: Owner, body: Promote) -> Response:
 @router.post("/rollback")
 async def rollback(asked: Owner, body: Rollback | None = None) -> Response:
     """Let an alias stand for the version before."""
-    alias = (body or Rollback()).alias
-    return await _changed(asked, lambda: asked.serving.classifier.rollback(alias))
+    given = body or Rollback()
+    options = {"force": given.force, "dry_run": given.dry_run}
+    return await _changed(asked, lambda: asked.serving.classifier.rollback(given.alias, **options))
 
 
 @router.post("/protect")
@@ -255,7 +278,10 @@ async def rename(asked: Owner, body: Rename) -> Response:
 @router.post("/merge")
 async def merge(asked: Owner, body: Merge) -> Response:
     """Make two classes one."""
-    return await _changed(asked, lambda: asked.serving.classifier.merge(body.old, body.into))
+    options = {"force": body.force, "dry_run": body.dry_run}
+    return await _changed(
+        asked, lambda: asked.serving.classifier.merge(body.old, body.into, **options)
+    )
 
 
 @router.post("/gate")
