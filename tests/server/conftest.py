@@ -8,15 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("fastapi", reason="serving needs the extra: pip install 'retain[server]'")
-pytest.importorskip("httpx", reason="these tests need httpx (the extra dev has it)")
-
-from starlette.testclient import TestClient
-
 import retain
-from retain.faces.server.app import application
-from retain.faces.server.settings import Settings
-from retain.faces.server.tokens import Tokens
 from retain.vision import encode_vector
 from tests.faces.helpers import COLOURS, draw
 from tests.verbs.conftest import D, cluster, taught
@@ -42,6 +34,13 @@ class Server:
     """A server in this process, its clients by role, and the classifier behind it."""
 
     def __init__(self, path: Path, **options):
+        # Here, and not above, since where these are not installed nothing of this is collected.
+        from starlette.testclient import TestClient
+
+        from retain.faces.server.app import application
+        from retain.faces.server.settings import Settings
+        from retain.faces.server.tokens import Tokens
+
         self.settings = Settings(path, **{"rate": 0.0, "decoders": 1, **options})
         self.settings.folder.mkdir(exist_ok=True)
         tokens = Tokens(self.settings.folder)

@@ -157,6 +157,8 @@ async function askAgain() {
     }
   } catch (error) {
     if (error.kind !== "UnknownImage") complain(error);
+    // Taken back, or put away long ago: the server has it no longer, but this page does.
+    else for (const some of batches(shown)) await attempt(() => predict(some));
   }
 }
 

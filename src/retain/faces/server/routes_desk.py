@@ -27,6 +27,9 @@ router: Final = APIRouter(tags=["desk"])
 
 _POOL: Final = 500
 
+# An answer less sure than this may well be wrong.
+_SURE: Final = 0.8
+
 
 class Dismiss(Strict):
     """What to take out of the inbox; everything, if it names nothing."""
@@ -139,7 +142,7 @@ async def suggestions(asked: Reader, count: Annotated[int, Query(ge=1, le=100)] 
         return serving.classifier.suggest([source(each) for each in kept], count=count)
 
     found = await serving.read(work)
-    told = [{**to_json(each), "sentence": _stands(each.stands_for)} for each in found]
+    told = [{**to_json(each), "sentence": _stands(each)} for each in found]
     return Json({"pictures": told})
 
 
@@ -157,7 +160,9 @@ def _alike(size: int) -> str:
     return f"these {size} look alike: name them?" if size > 1 else "this one looks like no other"
 
 
-def _stands(count: int) -> str:
-    if count <= 1:
-        return "nothing taught is like it"
-    return f"it stands for {count} pictures like it"
+def _stands(each: retain.Suggestion) -> str:
+    if each.stands_for > 1:
+        return f"it stands for {each.stands_for} pictures like it"
+    if each.probability is not None and each.probability < _SURE:
+        return "no other is like it, and it is not sure of it"
+    return "no other is like it"
