@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import retain
+from tests.browser.helpers import PATIENCE
 from tests.faces.helpers import COMMAND, environment
 
 DATA = Path(retain.__file__).parent / "data" / "mini_clothing10" / "mini_clothing10_128_cc0.npz"
@@ -180,7 +181,7 @@ def visit(chromium):
             accept_downloads=True,
         )
         page = context.new_page()
-        page.set_default_timeout(1000 * float(os.environ.get("RETAIN_PATIENCE", "60")))
+        page.set_default_timeout(1000 * PATIENCE)
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
 
         def heard(message) -> None:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import retain
-from tests.browser.helpers import give, hand, name_it, title
+from tests.browser.helpers import give, hand, name_it, title, until
 
 
 def test_the_first_two_pictures_teach_it_two_names(visit, serve, tmp_path, test_pictures, shot):
@@ -42,8 +42,9 @@ def test_an_answer_comes_with_probabilities_and_what_it_resembles(
     alike = card.locator(".resembles .strip img")
     assert alike.count() == 4
     alike.last.scroll_into_view_if_needed()
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.resembles img')].every((i) => i.naturalWidth > 0)"
+    until(
+        page,
+        "() => [...document.querySelectorAll('.resembles img')].every((i) => i.naturalWidth > 0)",
     )
     shot(page, f"answer-{width}")
     card.locator(".resembles button").first.click()
@@ -56,14 +57,14 @@ def test_an_answer_comes_with_probabilities_and_what_it_resembles(
 def test_pictures_can_be_dropped_and_pasted(visit, server, test_pictures, way):
     page = visit(server)
     hand(page, way, test_pictures("Shoes")[:2])
-    page.wait_for_function("() => document.querySelectorAll('.card .choice').length === 10")
+    until(page, "() => document.querySelectorAll('.card .choice').length === 10")
     assert page.locator("#veil").is_hidden()
 
 
 def test_a_photograph_can_be_taken(visit, server):
     page = visit(server)
     page.get_by_role("button", name="Take a photo").click()
-    page.wait_for_function("() => document.querySelector('dialog video')?.videoWidth > 0")
+    until(page, "() => document.querySelector('dialog video')?.videoWidth > 0")
     page.get_by_role("button", name="Take it").click()
     page.locator(".card .choice").first.wait_for()
 
@@ -85,14 +86,14 @@ def test_one_click_corrects_and_undo_takes_it_back(visit, server, test_pictures,
     assert choice.count(), "the right name is not among the first five"
     choice.click()
     card.get_by_text("It is Shirt now").wait_for()
-    assert card.locator(".over").inner_text().startswith("✓ Fixed")
+    assert "Fixed" in card.locator(".over").inner_text()
     assert card.get_by_text(f"It was {was} before").is_visible()
     assert card.locator(".changes, .nothing").count() == 1
     shot(page, "fixed")
     card.get_by_role("button", name="Undo").click()
     page.wait_for_selector(".card.fixed", state="detached")
     # It is asked anew: not what was true while the correction was.
-    page.wait_for_function("was => document.querySelector('.card h3').innerText === was", arg=was)
+    until(page, "was => document.querySelector('.card h3').innerText === was", was)
     assert not card.get_by_text("taught already").count()
     assert wrong.exists()
 
@@ -145,7 +146,7 @@ def test_a_new_class_is_made_by_typing_its_name(visit, server, test_pictures):
     assert card.get_by_text("“Skirt” will be a new class.").is_visible()
     field.press("Enter")
     card.get_by_text("“Skirt” is a new class.").wait_for()
-    page.wait_for_function("() => document.querySelector('#classes option[value=Skirt]')")
+    until(page, "() => document.querySelector('#classes option[value=Skirt]')")
 
 
 def test_many_pictures_get_one_name(visit, server, test_pictures, shot):
@@ -165,7 +166,7 @@ def test_many_pictures_get_one_name(visit, server, test_pictures, shot):
 
 def _teach_all_the_same(page) -> None:
     """Where there is advice first, do not take it."""
-    page.wait_for_function("() => document.querySelector('dialog[open], .card.fixed, .notice')")
+    until(page, "() => document.querySelector('dialog[open], .card.fixed, .notice')")
     if page.get_by_role("dialog").count():
         page.get_by_role("button", name=re.compile(r"^Teach (all|it)")).click()
 
@@ -219,7 +220,7 @@ def test_everything_goes_by_keyboard(visit, server, test_pictures):
     second = card.locator(".choice .label").nth(1).inner_text()
     page.keyboard.press("2")
     card.get_by_text(f"It is {second} now").wait_for()
-    page.wait_for_function("() => document.activeElement.matches('.card.fixed')")
+    until(page, "() => document.activeElement.matches('.card.fixed')")
     page.keyboard.press("u")
     page.wait_for_selector(".card.fixed", state="detached")
     card.focus()
@@ -245,5 +246,5 @@ def test_what_others_teach_is_seen_without_reloading(visit, server, test_picture
     give(page, test_pictures("Skirt")[1])
     with retain.open(server.path) as shop:
         shop.correct(test_pictures("Skirt")[1], "Kilt")
-    page.wait_for_function("() => document.querySelector('.card h3').innerText === 'Kilt'")
+    until(page, "() => document.querySelector('.card h3').innerText === 'Kilt'")
     assert "Kilt" in page.locator("#notices").inner_text()

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import retain
-from tests.browser.helpers import give, go, name_it, title
+from tests.browser.helpers import give, go, name_it, title, until
 
 VIEWS = ("Ask", "Inbox", "Pictures", "History", "Test", "More")
 
@@ -24,7 +24,7 @@ def test_the_unknown_is_said_plainly_and_named_together(visit, server, test_pict
     assert unknown.count() >= 2
     assert title(unknown.first) == "Unknown"
     assert "unlike everything taught" in unknown.first.inner_text()
-    page.wait_for_function("() => !document.querySelector('#waiting').hidden")
+    until(page, "() => !document.querySelector('#waiting').hidden")
     waiting = int(page.locator("#waiting").inner_text())
     go(page, "Inbox")
     group = page.locator(".group").first
@@ -39,8 +39,8 @@ def test_the_unknown_is_said_plainly_and_named_together(visit, server, test_pict
     if page.get_by_role("dialog").count():
         page.get_by_role("button", name=re.compile(r"^Teach (all|it)")).click()
     page.locator("#notices").get_by_text(re.compile("learned|corrected", re.I)).wait_for()
-    page.wait_for_function(
-        "n => Number(document.querySelector('#waiting').textContent) === n", arg=waiting - count
+    until(
+        page, "n => Number(document.querySelector('#waiting').textContent) === n", waiting - count
     )
     with retain.open(server.path, read_only=True) as shop:
         assert sum(sample.label == "Skirt" for sample in shop.samples()) == count
@@ -62,8 +62,9 @@ def test_the_gallery_by_class(visit, server, shot):
     page = visit(server)
     go(page, "Pictures")
     assert page.locator(".classes li").count() == 8
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('.covers img')].filter((i) => i.complete).length > 7"
+    until(
+        page,
+        "() => [...document.querySelectorAll('.covers img')].filter((i) => i.complete).length > 7",
     )
     shot(page, "gallery")
     page.get_by_role("link", name=re.compile("Hat")).click()
@@ -72,9 +73,9 @@ def test_the_gallery_by_class(visit, server, shot):
     for i in (0, 1):
         page.locator(".tiles input[type=checkbox]").nth(i).check()
     name_it(page.get_by_role("region", name="What is selected"), "Cap")
-    page.wait_for_function("() => document.querySelectorAll('.tiles li').length === 28")
+    until(page, "() => document.querySelectorAll('.tiles li').length === 28")
     page.locator("#notices").get_by_role("button", name="Undo").click()
-    page.wait_for_function("() => document.querySelectorAll('.tiles li').length === 30")
+    until(page, "() => document.querySelectorAll('.tiles li').length === 30")
     page.locator(".tiles .bare").first.click()
     box = page.get_by_role("dialog")
     box.get_by_role("button", name="Why?").click()
@@ -87,7 +88,7 @@ def test_the_gallery_by_class(visit, server, shot):
     page.locator(".tiles input[type=checkbox]").first.check()
     page.get_by_role("button", name="Forget…").click()
     page.get_by_role("button", name="Forget it for good").click()
-    page.wait_for_function("() => document.querySelectorAll('.tiles li').length === 29")
+    until(page, "() => document.querySelectorAll('.tiles li').length === 29")
 
 
 def test_rename_and_merge_a_class(visit, server):
@@ -95,11 +96,11 @@ def test_rename_and_merge_a_class(visit, server):
     page.goto(f"{server.address}#/pictures/Hat")
     page.get_by_role("button", name="Rename the class…").click()
     name_it(page.get_by_role("dialog"), "Cap")
-    page.wait_for_function("() => document.querySelector('h1').innerText === 'Cap'")
+    until(page, "() => document.querySelector('h1').innerText === 'Cap'")
     page.get_by_role("button", name="Rename the class…").click()
     name_it(page.get_by_role("dialog"), "Shoes")
-    page.wait_for_function("() => document.querySelector('h1').innerText === 'Shoes'")
-    page.wait_for_function("() => document.querySelectorAll('.tiles li').length === 48")
+    until(page, "() => document.querySelector('h1').innerText === 'Shoes'")
+    until(page, "() => document.querySelectorAll('.tiles li').length === 48")
 
 
 def test_the_history_is_a_timeline_with_undo_and_back_to_here(visit, server, test_pictures, shot):
@@ -122,10 +123,10 @@ def test_the_history_is_a_timeline_with_undo_and_back_to_here(visit, server, tes
     before = page.locator(".timeline li").count()
     page.locator("[data-event='2']").get_by_role("button", name=re.compile("^Back to")).click()
     page.get_by_role("button", name="Take it all back").click()
-    page.wait_for_function("n => document.querySelectorAll('.timeline li').length > n", arg=before)
+    until(page, "n => document.querySelectorAll('.timeline li').length > n", before)
     page.wait_for_selector("dialog", state="detached")
     go(page, "Pictures")
-    page.wait_for_function("() => document.querySelectorAll('.classes li').length === 7")
+    until(page, "() => document.querySelectorAll('.classes li').length === 7")
 
 
 def test_a_folder_is_tested_and_the_matrix_opens(visit, server, pictures, shot):

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -187,6 +188,23 @@ def test_events_tell_of_changes_by_others(running, taught_path):
         shop.correct(cluster("kea", 1)[0], "kea", force=True)
     thread.join(10)
     assert '"actor":"console"' in heard[1]
+
+
+def test_an_open_page_does_not_keep_it_from_ending(vectors):
+    """A stream of events has no end; whoever listens must not be waited for."""
+    with Running(vectors) as running:
+        with httpx.stream("GET", running.base + "/events", timeout=60) as stream:
+            lines = stream.iter_lines()
+            assert next(lines).startswith("event:")
+            started = time.monotonic()
+            running.process.send_signal(signal.SIGTERM)
+            with suppress(httpx.HTTPError):
+                list(lines)
+        told = running.process.communicate(timeout=60)[0]
+        # It waits ten seconds for what is under way, and says so if that did not suffice.
+        assert "exceeded" not in told
+        assert "Traceback" not in told
+        assert time.monotonic() - started < 60
 
 
 def test_it_ends_when_told_to_and_leaves_no_process(vectors):

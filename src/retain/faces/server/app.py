@@ -6,9 +6,12 @@ import asyncio
 import logging
 import mimetypes
 import os
-from collections.abc import AsyncIterator
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
+from types import FrameType
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -51,6 +54,7 @@ def application(settings: Settings) -> ASGIApp:
         # The first to ask need not wait for the network to be loaded.
         await serving.read(_warm, serving)
         watch = asyncio.create_task(serving.watch())
+        _end_streams_first(serving)
         try:
             yield
         finally:
@@ -85,6 +89,30 @@ def from_environment() -> ASGIApp:
     # Nothing that a client says is a path; if it ever were one, it would lead nowhere.
     os.chdir(settings.folder)
     return application(settings)
+
+
+def _end_streams_first(serving: Serving) -> None:
+    """End the streams that have no end as soon as the server is told to stop.
+
+    It would otherwise wait for every page that is open somewhere to be closed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(number)
+        if not callable(before):
+            continue
+
+        def told(
+            signum: int,
+            frame: FrameType | None,
+            before: Callable[[int, FrameType | None], Any] = before,
+        ) -> None:
+            loop.call_soon_threadsafe(serving.end_streams)
+            before(signum, frame)
+
+        signal.signal(number, told)
 
 
 def _warm(serving: Serving) -> None:

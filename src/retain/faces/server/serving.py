@@ -74,7 +74,7 @@ class Serving:
         self._waiting = 0
         self._restarts = 0
         self._ended = threading.Event()
-        self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._listeners: set[asyncio.Queue[dict[str, Any] | None]] = set()
         classifier.look_with(self.guard.decode, recall=_RECALL)
 
     @classmethod
@@ -211,15 +211,21 @@ class Serving:
         if images:
             self.desk.erase(list(images), answers=False)
 
-    def listen(self) -> asyncio.Queue[dict[str, Any]]:
-        """A queue that is told of every new event, until `unlisten`."""
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(maxsize=100)
+    def listen(self) -> asyncio.Queue[dict[str, Any] | None]:
+        """A queue that is told of every new event, until `unlisten`; None says that it ends."""
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(maxsize=100)
         self._listeners.add(queue)
         return queue
 
-    def unlisten(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
+    def unlisten(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
         """Tell a queue nothing more."""
         self._listeners.discard(queue)
+
+    def end_streams(self) -> None:
+        """Tell every queue that there is nothing more to come."""
+        for queue in self._listeners:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
 
     async def watch(self) -> None:
         """Look for changes that other processes made, and hand in what was counted, for ever."""

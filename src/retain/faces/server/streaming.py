@@ -81,6 +81,8 @@ async def _changes(serving: Serving) -> AsyncIterator[bytes]:
         while True:
             try:
                 event = await asyncio.wait_for(queue.get(), _ALIVE)
+                if event is None:
+                    return
                 # What happened while the log was read is in both.
                 if event["event"] > last:
                     last = event["event"]
