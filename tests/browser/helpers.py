@@ -70,4 +70,4 @@ def name_it(place, label: str) -> None:
 
 
 def title(card) -> str:
-    return card.locator("h3").first.inner_text()
+    return card.locator("h2").first.inner_text()

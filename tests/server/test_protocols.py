@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import retain
 from retain.values import content_hash
 from tests.server.conftest import LABELS, Server, b64, cluster, npy
 
@@ -27,6 +28,16 @@ def test_v2_says_what_it_is(server):
     assert told["versions"] == ["1", "2", "3"]
     assert server.get("/v2/models/shop/versions/2/ready")["ready"] is True
     assert server.get("/v2/models/other", status=404)["error"] == "NotFound"
+
+
+def test_v2_is_not_ready_before_it_knows_something(tmp_path):
+    """The protocol wants 4xx, not 5xx: nothing is broken."""
+    with retain.create(tmp_path / "empty", extractor="vectors:4"):
+        pass
+    with Server(tmp_path / "empty") as made:
+        for route in ("/v2/health/ready", "/v2/models/empty/ready"):
+            assert made.get(route, status=400)["ready"] is False
+        assert made.get("/v2/health/live")["live"] is True
 
 
 def test_v2_answers_as_predict(server):

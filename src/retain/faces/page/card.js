@@ -42,8 +42,8 @@ export class Card {
     const { prediction, update, hints, reason } = this.item;
     this.element.classList.toggle("unknown", Boolean(prediction?.unknown && !update));
     this.element.classList.toggle("fixed", Boolean(update));
-    if (reason) this.answer.replaceChildren(h("h3", { id: this.id }, "Not a picture"), h("p", { class: "note" }, reason));
-    else if (!prediction) this.answer.replaceChildren(h("h3", { id: this.id, class: "waiting" }, "Looking…"));
+    if (reason) this.answer.replaceChildren(h("h2", { id: this.id }, "Not a picture"), h("p", { class: "note" }, reason));
+    else if (!prediction) this.answer.replaceChildren(h("h2", { id: this.id, class: "waiting" }, "Looking…"));
     else {
       const parts = update ? [this.outcome(), hintList(hints)] : [...this.said(), this.choices(), this.naming(), hintList(hints), this.resembles()];
       this.answer.replaceChildren(...parts.filter(Boolean));
@@ -53,15 +53,15 @@ export class Card {
   said() {
     const { prediction } = this.item;
     const nearest = prediction.top?.[0];
-    if (!nearest) return [h("h3", { id: this.id }, "What is this?"), h("p", { class: "sure" }, "It knows no classes yet. Type what this is, and it begins.")];
+    if (!nearest) return [h("h2", { id: this.id }, "What is this?"), h("p", { class: "sure" }, "It knows no classes yet. Type what this is, and it begins.")];
     if (prediction.unknown) {
       return [
-        h("h3", { id: this.id }, "Unknown"),
+        h("h2", { id: this.id }, "Unknown"),
         h("p", { class: "sure" }, "It is unlike everything taught. If anything, it is ", h("b", null, nearest.label), `, ${percent(nearest.probability)}.`),
       ];
     }
     return [
-      h("h3", { id: this.id }, prediction.label),
+      h("h2", { id: this.id }, prediction.label),
       h("p", { class: "sure" }, `${percent(prediction.probability)} sure`,
         prediction.remembered ? h("span", { class: "tag" }, "taught already") : null,
         state.classes.length === 1 ? ", but it is the only name it knows. Teach it a second." : null),
@@ -110,7 +110,7 @@ export class Card {
     const again = button("Undo", (event) => this.takeBack(event.currentTarget), { class: "undo", "data-undo": "" });
     return h("div", { class: "outcome", role: "status" },
       h("p", { class: "over" }, h("span", { "aria-hidden": "true" }, held ? "✓ " : ""), title, update.event ? again : null),
-      h("h3", { id: this.id }, `It is ${label} now`),
+      h("h2", { id: this.id }, `It is ${label} now`),
       h("p", { class: "sure" }, prediction.label === label ? `${percent(prediction.probability)} sure. ` : null, how),
       changes(update));
   }

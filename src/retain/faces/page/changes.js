@@ -6,14 +6,14 @@ import { look } from "./look.js";
 
 const FIRST = 6;
 const KINDS = [
-  ["worse", "answered wrong now", "bad"],
-  ["better", "answered right now", "good"],
-  ["changed", "answered otherwise, wrong before and now", ""],
+  ["worse", "answered wrong now", "would be answered wrong", "bad"],
+  ["better", "answered right now", "would be answered right", "good"],
+  ["changed", "answered otherwise, wrong before and now", "would be answered otherwise, wrong before and then", ""],
 ];
 
 /** The changes of an update as a list, or a line that says there are none. `would`: it was only tried. */
 export function changes(update, { would = false } = {}) {
-  const groups = KINDS.map(([key, words, tone]) => [update[key] ?? [], words, tone]).filter(([rows]) => rows.length);
+  const groups = KINDS.map(([key, words, then, tone]) => [update[key] ?? [], would ? then : words, tone]).filter(([rows]) => rows.length);
   if (!groups.length) {
     const judged = update.verdict?.judged;
     const all = judged ? `all ${counted(judged, "remembered picture")}` : "every remembered picture";
@@ -32,7 +32,7 @@ function group(rows, words, tone, would) {
       more.remove();
     }, { class: "plain" })
     : null;
-  return h("section", { class: tone }, h("h4", null, `${counted(rows.length, "remembered picture")} ${words}`), list, more);
+  return h("section", { class: tone }, h("h3", null, `${counted(rows.length, "remembered picture")} ${words}`), list, more);
 }
 
 function row(change, would) {

@@ -46,7 +46,8 @@ function taking(versions) {
       ? [h("div", { class: "row" }, h("label", { for: "export-version" }, "Version"), choice),
         h("div", { class: "row" }, link, h("a", { class: "button", href: "pack", download: "" }, "Download all of it (.retain)")),
         h("div", { class: "row" }, button("Put this version into production", (event) => attempt(async () => {
-          const update = await change("promote", choice.value ? { version: Number(choice.value) } : {});
+          const update = await change("promote", choice.value ? { version: Number(choice.value) } : {},
+            () => get("diff", { a: "production", b: choice.value || versions.at(-1).event }));
           if (update) say(update.summary);
         }, event.currentTarget)))]
       : h("p", null, "For the owner only. Sign in with the owner's token to download it."));

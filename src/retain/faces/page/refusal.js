@@ -16,10 +16,11 @@ const NAMES = {
 };
 
 /**
- * Show a refusal of `items`. `send(flags)` tries again with flags.
+ * Show a refusal of `items`. `send(flags)` tries again with flags; `foresee()` tells what would
+ * happen where the refusal itself does not.
  * Resolves to null (left as it is), {update} (done) or {without: images} (to be tried without these).
  */
-export function refusal(error, items, send) {
+export function refusal(error, items, send, foresee = null) {
   return new Promise((done) => {
     const { verdict, choices = [], update } = error.body;
     const would = h("div", { class: "would", "aria-live": "polite" });
@@ -34,10 +35,10 @@ export function refusal(error, items, send) {
         return end(null);
       }
       // Most refusals say already what would happen.
-      if (choice.choice === "dry_run" && update) return would.replaceChildren(...preview(update));
+      if (choice.choice === "dry_run" && update && !foresee) return would.replaceChildren(...preview(update));
       pressed.disabled = true;
       try {
-        const found = await send(choice.set);
+        const found = foresee && choice.choice === "dry_run" ? { ...update, ...await foresee() } : await send(choice.set);
         if (choice.choice === "dry_run") would.replaceChildren(...preview(found));
         else end({ update: found });
       } catch (problem) {

@@ -54,15 +54,16 @@ async function settled(update) {
 
 /**
  * Ask for a change that the gate may refuse; resolves to what the server says of it, or to null
- * where it was left as it is.
+ * where it was left as it is. `foresee`: how to find out which pictures it is about, where the
+ * refusal does not say.
  */
-export async function change(route, body = {}) {
+export async function change(route, body = {}, foresee = null) {
   const send = (more) => post(route, { ...body, ...more });
   try {
     return await send({});
   } catch (error) {
     if (error.kind !== "GateRefused") throw error;
-    return (await refusal(error, [], send))?.update ?? null;
+    return (await refusal(error, [], send, foresee))?.update ?? null;
   }
 }
 

@@ -48,6 +48,8 @@ def application(settings: Settings) -> ASGIApp:
         NotAClassifier, NewerFormat, Damaged: if the classifier cannot be opened.
     """
     serving = Serving.open(settings)
+    # What is wrong with a form is said to whoever sent it; anybody could fill the log with it.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:

@@ -57,7 +57,7 @@ async def ready(request: Request) -> Response:
     """Whether it answers."""
     serving: Serving = request.app.state.serving
     known = await serving.read(lambda: bool(serving.classifier.labels))
-    return Json({"ready": known}, 200 if known else 503)
+    return Json({"ready": known}, 200 if known else 400)
 
 
 @router.get("/v2/models/{name}")
@@ -95,7 +95,7 @@ async def model_ready(asked: Reader, name: str, version: str | None = None) -> R
     """Whether this classifier answers."""
     serving = _named(asked, name)
     known = await serving.read(lambda: bool(serving.classifier.labels))
-    return Json({"name": serving.settings.name, "ready": known}, 200 if known else 503)
+    return Json({"name": serving.settings.name, "ready": known}, 200 if known else 400)
 
 
 @router.post("/v2/models/{name}/infer")
