@@ -1,7 +1,4 @@
-"""Frozen values that cross rooms: what the verbs take and give back.
-
-Every value turns into plain JSON with `to_json`; the field names are a promise to scripts.
-"""
+"""What the verbs take and give back; `to_json` makes JSON of it, by field names that stay."""
 
 from __future__ import annotations
 
