@@ -86,14 +86,15 @@ def test_a_decoder_that_was_killed_is_replaced_and_nothing_is_lost(guard):
 
 
 def test_a_crash_is_the_pictures_fault_the_second_time(guard, monkeypatch):
-    def crash(*_):
-        os.kill(process._child.pid, signal.SIGSEGV)
-        return real(*_)
+    def crash(child, data, deadline):
+        if data == picture(20):  # before it can answer
+            os.kill(process._child.pid, signal.SIGSEGV)
+        return real(child, data, deadline)
 
     from retain.faces.server import guard as module
 
-    process, real = guard._idle.queue[0], module._receive
-    monkeypatch.setattr(module, "_receive", crash)
+    process, real = guard._idle.queue[0], module._send
+    monkeypatch.setattr(module, "_send", crash)
     with pytest.raises(BadImage, match="gave up"):
         guard.decode(picture(20))
     monkeypatch.undo()
