@@ -87,7 +87,8 @@ def jobs_of(streams, words, again):
         for seed in seeds:
             made = make_stream(kind, pools[name], seed, **options)
             file = save_stream(made, CACHE / "streams")
-            for method, own in [*((each, {}) for each in REGISTRY), *UNBALANCED.get(name, ())]:
+            on_features = [(each, {}) for each in REGISTRY if REGISTRY[each].needs == "features"]
+            for method, own in [*on_features, *UNBALANCED.get(name, ())]:
                 kept = (
                     not words
                     or any(word in made.name for word in words)
