@@ -24,6 +24,7 @@ from retain.train.plan import Plan  # noqa: E402
 from retain.train.recipe import Averaging, Recipe  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 from retain.train.schedules import OneCycle  # noqa: E402
+from retain.train.terms import CrossEntropy, Distillation, WeightPenalty  # noqa: E402
 
 from .small import equal, net, pictures, start, weights  # noqa: E402
 
@@ -163,10 +164,24 @@ def test_another_run_is_not_taken_up(tmp_path):
         lambda: fit(start(), data, recipe, folder=tmp_path, plan=Plan.preset("head")),
         lambda: fit(start(), data.take(range(14)), recipe, folder=tmp_path),
         lambda: fit(start(), data, recipe, folder=tmp_path, validation=data),
+        lambda: fit(start(), data, recipe, folder=tmp_path, terms=[CrossEntropy(smoothing=0.1)]),
     ):
         with pytest.raises(BadOption, match="belongs to another run"):
             call()
     fit(start(), data, recipe, folder=tmp_path)
+
+
+def test_another_loss_is_another_run(tmp_path):
+    """What a term holds counts too: another importance, another network to distil from."""
+    data, recipe = pictures("abc", 5), Recipe(epochs=1, batch=6)
+    held = {"0.bias": torch.zeros(6)}
+    for name, one, other in (
+        ("penalty", WeightPenalty(held), WeightPenalty({"0.bias": torch.ones(6)})),
+        ("old", Distillation(start().frozen()), Distillation(start(seed=7).frozen())),
+    ):
+        fit(start(), data, recipe, terms=[CrossEntropy(), one], folder=tmp_path / name)
+        with pytest.raises(BadOption, match="belongs to another run"):
+            fit(start(), data, recipe, terms=[CrossEntropy(), other], folder=tmp_path / name)
 
 
 def test_damaged_states_are_refused(tmp_path):

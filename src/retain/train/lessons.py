@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, final
 from retain.errors import BadOption
 from retain.train.augment import Views
 from retain.train.data import Data, Pictures, joined, nothing
-from retain.train.growing import Growing
+from retain.train.growing import Growing, Kind
 from retain.train.history import Epoch
 from retain.train.inference import outputs
 from retain.train.loop import SAVE_EVERY, fit
@@ -37,6 +37,20 @@ from retain.values import Progress
 __all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "teach"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What may be kept for methods that want exemplars.
+
+    Attributes:
+        budget: how many.
+        choice: which.
+    """
+
+    budget: Budget = field(default_factory=lambda: Budget(total=2000))
+    choice: Choice = "herding"
 
 
 @final
@@ -54,6 +68,8 @@ class Lesson:
         carried: what the method's `after` gave at the end of the lesson before; tensors by name.
         number: of the lesson, from 0 on.
         recipe: the user's.
+        memory: what may be kept.
+        left: what the phases leave for `Method.after`; follows from the lesson like all else.
     """
 
     before: Growing
@@ -63,6 +79,8 @@ class Lesson:
     carried: Mapping[str, Any]
     number: int
     recipe: Recipe
+    memory: Memory = field(default_factory=Memory)
+    left: dict[str, Any] = field(default_factory=dict)
 
     @property
     def new(self) -> tuple[str, ...]:
@@ -74,6 +92,15 @@ class Lesson:
     def rehearsed(self) -> Data:
         """The fresh pictures and the exemplars together."""
         return joined([self.fresh, self.exemplars])
+
+    @property
+    def past(self) -> float:
+        """The share of all classes of which nothing arrived: n/(n + m) of BiC and WA."""
+        return 1 - len(set(self.fresh.classes)) / len(self.model.classes)
+
+    def seed(self, what: str) -> int:
+        """A seed for something that is drawn in this lesson; another for each name."""
+        return _derived(self.recipe.seed, self.number, what)
 
     def competing(self, data: Data) -> tuple[str, ...]:
         """The classes that cross-entropy on some pictures is over, where the others are not there.
@@ -131,9 +158,11 @@ class Method(ABC):
     Attributes:
         keeps: which pictures it wants back in later lessons: ``"nothing"``, ``"exemplars"`` within
             the budget, or ``"everything"``.
+        head: the kind of head that its network has, see `growing`.
     """
 
     keeps: ClassVar[Keeps] = "nothing"
+    head: ClassVar[Kind] = "linear"
 
     @abstractmethod
     def phases(self, lesson: Lesson) -> Phases:
@@ -143,26 +172,31 @@ class Method(ABC):
         """Tensors by name that the next lesson wants back, from the network at the end of this."""
         return lesson.carried
 
+    def keep(self, lesson: Lesson, model: Growing) -> Data:
+        """The pictures that are kept, within the budget, from the network at the end of the lesson.
+
+        By default as `keeps` says.
+        """
+        if self.keeps == "nothing":
+            return nothing()
+        if self.keeps == "everything":
+            return joined([lesson.exemplars, lesson.fresh])
+        return kept(
+            model,
+            lesson.exemplars,
+            lesson.fresh,
+            lesson.memory.budget,
+            lesson.memory.choice,
+            views=lesson.recipe.views,
+            seed=lesson.seed("exemplars"),
+        )
+
     def scores(self, taught: Taught, pictures: Pictures, views: Views) -> Any:
         """Float32 [n, classes], from which a prediction is made; the network's own, if no better.
 
         A method overrides it that classifies otherwise, as iCaRL and IL2M do.
         """
         return outputs(taught.model, pictures, views).logits
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What may be kept for methods that want exemplars.
-
-    Attributes:
-        budget: how many.
-        choice: which.
-    """
-
-    budget: Budget = field(default_factory=lambda: Budget(total=2000))
-    choice: Choice = "herding"
 
 
 @final
@@ -221,7 +255,6 @@ def teach(
     """
     if not len(fresh):
         raise BadOption("the lesson has no pictures; give some")
-    memory = memory or Memory()
     seed = _derived(recipe.seed, taught.lessons, "head")
     model = taught.model.grown(fresh.classes, seed)
     lesson = Lesson(
@@ -232,6 +265,7 @@ def teach(
         taught.carried,
         taught.lessons,
         recipe,
+        memory or Memory(),
     )
     notes: list[str] = []
     histories: dict[str, tuple[Epoch, ...]] = {}
@@ -266,29 +300,11 @@ def teach(
                 model, phase = end.value or model, None
     return Taught(
         model,
-        _kept(method, taught, fresh, model, memory, recipe),
-        dict(method.after(lesson, model)) if len(model.classes) > 1 else taught.carried,
+        method.keep(lesson, model),
+        dict(method.after(lesson, model)),
         taught.lessons + 1,
         histories,
         tuple(notes),
-    )
-
-
-def _kept(
-    method: Method, taught: Taught, fresh: Data, model: Growing, memory: Memory, recipe: Recipe
-) -> Data:
-    if method.keeps == "nothing":
-        return nothing()
-    if method.keeps == "everything":
-        return joined([taught.exemplars, fresh])
-    return kept(
-        model,
-        taught.exemplars,
-        fresh,
-        memory.budget,
-        memory.choice,
-        views=recipe.views,
-        seed=_derived(recipe.seed, taught.lessons, "exemplars"),
     )
 
 

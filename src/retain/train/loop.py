@@ -43,6 +43,9 @@ torch: Final = Later("torch", "training a network")
 SAVE_EVERY: Final = 30.0
 """Seconds of work that a kill may cost."""
 
+_GLIMPSES: Final = 32
+"""Pictures that are compared when a run goes on; all would have to be read from disk."""
+
 _RECOUNTING: Final = 1 << 40
 """A place in the sequence of random numbers that no step has."""
 
@@ -230,6 +233,9 @@ class _Run:
                 f"lower the rate ({recipe.rate:g}), clip the gradient, or warm up"
             )
         self.sums += told[:-1].cpu().numpy()
+        scale = float(helper.scaler.get_scale()) if helper.scaler else 1.0
+        for term in self.terms:
+            term.before_step(self.model, scale)
         if recipe.clip is not None:
             helper.clip_grad_norm_(self.learning, recipe.clip)
         factor = recipe.schedule.at(self.step / self.steps, recipe.epochs)
@@ -237,6 +243,8 @@ class _Run:
             group["lr"] = recipe.rate * factor * group["factor"]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        for term in self.terms:
+            term.after_step(self.model)
         agree(helper, self.laid.moving())
         if self.average is not None:
             self.average.after_step(self.model.module)
@@ -329,13 +337,12 @@ class _Run:
 
     def keep(self, folder: str | os.PathLike[str], seconds: float, start: Growing) -> None:
         """Goes on from the state in a folder, if there is one, and keeps it there."""
+        held = self.validation
         told = [
-            start.classes, start.head, start.kind, self.data.labels, self.recipe, self.plan,
-            self.names, [settings(each) for each in self.terms],
-            self.validation and self.validation.labels, digest(start.module.state_dict()),
-            digest({"": self.data.pictures[torch.tensor([0, len(self.data) - 1])]}),
-            self.helper.num_processes,
-        ]  # fmt: skip
+            *(start.classes, start.head, start.kind, digest(start.module.state_dict())),
+            *(self.recipe, self.plan, self.names, [settings(each) for each in self.terms]),
+            *(_glimpse(self.data), held and _glimpse(held), self.helper.num_processes),
+        ]
         fingerprint = "sha256:" + hashlib.sha256(repr(told).encode()).hexdigest()
         self.checkpoint = Checkpoint(folder, fingerprint, seconds)
         found = self.checkpoint.load()
@@ -353,6 +360,8 @@ class _Run:
         tensors |= prefixed("best.", self.best)
         if self.average is not None:
             tensors |= prefixed("average.", self.average.tensors)
+        for place, term in enumerate(self.terms):
+            tensors |= prefixed(f"term {place}.", term.state())
         middle = bool(self.step % self.steps)
         state = {
             "step": self.step,
@@ -377,9 +386,17 @@ class _Run:
         if self.average is not None:
             averaged = unprefixed(tensors, "average.")
             self.average.restore(averaged, state["averaged"], self.helper.device)
+        for place, term in enumerate(self.terms):
+            term.restore(unprefixed(tensors, f"term {place}."), self.helper.device)
         if self.helper.scaler and state["scaler"]:
             self.helper.scaler.load_state_dict(state["scaler"])
         self.step, self.over = state["step"], state["over"]
         self.sums, self.spent = np.array(state["sums"]), state["spent"]
         self.history = epochs_from_json(state["history"])
         self.best_epoch = state["best_epoch"]
+
+
+def _glimpse(data: Data) -> tuple[Any, ...]:
+    """Which pictures these are: all labels, and some of the pictures themselves."""
+    some = np.unique(np.linspace(0, len(data) - 1, _GLIMPSES).round().astype(np.int64))
+    return data.labels, digest({"": data.pictures[torch.from_numpy(some)]})

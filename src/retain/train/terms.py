@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, final
 
 from retain.errors import BadOption
+from retain.train.checkpoints import digest
 from retain.train.growing import Growing, Output
 from retain.train.needs import Later
 
@@ -80,6 +81,24 @@ class Term(ABC):
     def loss(self, step: Step) -> Any:
         """The term for a batch, a float32 tensor without dimensions, to be minimised."""
 
+    def before_step(self, model: Growing, scale: float) -> None:  # noqa: B027 - most need nothing
+        """Called when the gradients of all terms are there, summed up and not yet clipped.
+
+        Args:
+            model: with its gradients.
+            scale: what these are multiplied by (in half precision), 1 otherwise.
+        """
+
+    def after_step(self, model: Growing) -> None:  # noqa: B027
+        """Called when the weights have moved."""
+
+    def state(self) -> dict[str, Any]:
+        """The tensors that it goes on from after a kill, by name; of most terms, none."""
+        return {}
+
+    def restore(self, tensors: Mapping[str, Any], device: Any) -> None:  # noqa: B027
+        """Goes on from what `state` gave."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -149,7 +168,8 @@ class Distillation(Term):
             multiplies by T², LwF does not: so it is left to `strength`.
         strength: what it is multiplied by.
         groups: each group of classes that arrived together has a softmax of its own, as in EEIL and
-            in LwF with several old tasks; or all old classes have one.
+            in LwF with several old tasks; or all old classes have one. A softmax over one class
+            says nothing: a class that arrived alone is asked with the group before it.
     """
 
     old: Growing
@@ -165,15 +185,30 @@ class Distillation(Term):
         """See `Term`."""
         before, now = step.of(self.old).logits.float(), step.output.logits.float()
         total = now.new_zeros(())
-        for group in self.old.groups if self.groups else (self.old.classes,):
+        for group in _compared(self.old.groups) if self.groups else (self.old.classes,):
             if len(group) < 2:
-                continue  # a softmax over one class says nothing
+                continue
             wanted = before[:, self.old.positions(group).to(now.device)] / self.temperature
             found = now[:, step.model.positions(group).to(now.device)] / self.temperature
             total = total + torch.nn.functional.kl_div(
                 found.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean"
             )
         return self.strength * total
+
+
+def _compared(groups: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The groups, one of a single class joined with the one before it.
+
+    >>> _compared([("a",), ("b",), ("c", "d"), ("e",)])
+    [('a', 'b'), ('c', 'd', 'e')]
+    """
+    result: list[tuple[str, ...]] = []
+    for group in groups:
+        if result and 1 in (len(group), len(result[-1])):
+            result[-1] = (*result[-1], *group)
+        else:
+            result.append(group)
+    return result
 
 
 @final
@@ -261,12 +296,19 @@ def titles(terms: Sequence[Term]) -> list[str]:
 
 
 def settings(term: Term) -> list[str]:
-    """What of a term is a plain value; its tensors follow from these and from the network.
+    """What decides a term: its plain values, and digests of its tensors and networks.
 
     >>> settings(CrossEntropy(smoothing=0.1))
     ['among=None', 'smoothing=0.1', 'strength=1.0']
     """
     names = getattr(type(term), "__dataclass_fields__", {})
+    return [f"{name}={_summary(getattr(term, name))}" for name in names]
+
+
+def _summary(value: object) -> str:
+    if isinstance(value, Growing):
+        return digest(value.module.state_dict())
+    if isinstance(value, Mapping):
+        return digest(value)
     plain = (str, int, float, bool, tuple, type(None))
-    values = {name: getattr(term, name) for name in names}
-    return [f"{name}={each!r}" for name, each in values.items() if isinstance(each, plain)]
+    return repr(value) if isinstance(value, plain) else type(value).__name__

@@ -1,0 +1,95 @@
+"""LUCIR: a head of cosines, features that keep their direction, old classes kept apart from new.
+
+Hou 2019 (CVPR), "Learning a unified classifier incrementally via rebalancing".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, final
+
+from retain.errors import BadOption
+from retain.train.growing import Kind
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.needs import Later
+from retain.train.plan import Plan
+from retain.train.terms import CrossEntropy, FeatureDistillation, Step, Term
+
+__all__ = ["LUCIR", "Margin"]
+
+torch: Final = Later("torch", "training a network")
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class Margin(Term):
+    """Pictures of old classes keep a margin to the K new classes nearest to them (equation 8).
+
+    Σ_k max(m − cos(own) + cos(k), 0), a mean over the pictures of old classes: their share of all
+    pictures, which is known, stands for their number in the batch.
+
+    Attributes:
+        new: the new classes.
+        share: of the pictures of the run that are of old classes.
+        margin: m.
+        nearest: K.
+    """
+
+    new: tuple[str, ...]
+    share: float
+    margin: float = 0.5
+    nearest: int = 2
+
+    def loss(self, step: Step) -> Any:
+        """See `Term`."""
+        normal = torch.nn.functional.normalize
+        rows = torch.cat([part.weight for part in step.model.layer]).float()
+        cosines = normal(step.output.features.float()) @ normal(rows).T
+        new = step.model.positions(self.new).to(cosines.device)
+        old = ~torch.isin(step.targets, new)
+        own = cosines.gather(1, step.targets[:, None])
+        rivals = cosines[:, new].topk(min(self.nearest, len(new)), dim=1).values
+        each = (self.margin - own + rivals).clamp(min=0).sum(1)
+        return (each * old).mean() / max(self.share, 1e-12)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LUCIR(Method):
+    """Cross-entropy of scaled cosines, less-forget and margin terms (equations 4, 6, 8, 9).
+
+    The rows of older classes stay as they are, and the less-forget term grows with the root of old
+    classes over new ones, both as in the authors' code. Deviations: no class-balanced
+    fine-tuning at the end, which the paper also tries; the network's last ReLU, which §4.1 removes,
+    is the network's own affair; new rows begin at random, not imprinted.
+
+    Attributes:
+        strength: λ_base of equation 7; §4.1 has 5 for CIFAR-100 and 10 for ImageNet.
+        margin: m; 0.5 (§4.1).
+        nearest: K; 2 (§4.1).
+    """
+
+    keeps: ClassVar[Keeps] = "exemplars"
+    head: ClassVar[Kind] = "cosine"
+    strength: float = 5.0
+    margin: float = 0.5
+    nearest: int = 2
+
+    def phases(self, lesson: Lesson) -> Phases:
+        """One phase."""
+        if lesson.model.kind != "cosine":
+            raise BadOption("LUCIR needs a head of cosines; begin with growing(kind='cosine')")
+        if not lesson.before.classes:
+            yield Phase("train", lesson.fresh, [CrossEntropy()])
+            return None
+        data, new = lesson.rehearsed, lesson.new
+        ratio = len(lesson.before.classes) / (len(new) or len(lesson.fresh.classes))
+        strength = self.strength * math.sqrt(ratio)
+        terms: list[Term] = [CrossEntropy(), FeatureDistillation(lesson.before, strength)]
+        old = sum(many for name, many in data.counts.items() if name not in set(new))
+        if new and old:
+            terms.append(Margin(new, old / len(data), self.margin, self.nearest))
+        plan = lesson.sealed(Plan(), new) if new else Plan()
+        yield Phase("train", data, terms, plan)
+        return None

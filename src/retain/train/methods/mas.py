@@ -1,0 +1,70 @@
+"""Memory aware synapses: weights on which the answers depend are held; no labels are needed.
+
+Aljundi 2018 (1711.09601).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from retain.train.growing import Growing
+from retain.train.importance import gathered
+from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.needs import Later
+from retain.train.paths import penalty
+from retain.train.plan import Plan
+from retain.train.terms import CrossEntropy, Term
+
+__all__ = ["MAS"]
+
+torch = Later("torch", "training a network")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class MAS(Method):
+    """Cross-entropy over what arrives, and λ·Σ Ω (θ − θ*)² (equation 3).
+
+    Ω is the mean over pictures of |∂‖F(x)‖²/∂θ| (equation 2 and §4.1, global version), picture by
+    picture, in evaluation mode. Deviations: Ω is cut where a step would overshoot (see `penalty`);
+    one head grows instead of one for each task, so that only the classes that arrive compete.
+
+    Attributes:
+        strength: λ; 1, as in the authors' published code.
+        decay: what the older Ω is multiplied by before the new is added; 1 adds them up (§4.1).
+        pictures: how many of a lesson it is measured on; None for all, as in the paper.
+    """
+
+    strength: float = 1.0
+    decay: float = 1.0
+    pictures: int | None = None
+
+    def phases(self, lesson: Lesson) -> Phases:
+        """One phase."""
+        among = lesson.competing(lesson.fresh)
+        terms: list[Term] = [CrossEntropy(among)]
+        if lesson.before.classes and lesson.carried:
+            terms.append(penalty(lesson.before, lesson.carried, 2 * self.strength, lesson.recipe))
+        yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
+        return None
+
+    def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
+        """Ω of all weights so far."""
+
+        def length(logits: Any, target: Any) -> Any:
+            return logits.square().sum()
+
+        found = gathered(
+            model,
+            lesson.fresh,
+            lesson.recipe.views,
+            length,
+            torch.abs,
+            most=self.pictures,
+            seed=lesson.seed("importance"),
+        )
+        for name, older in lesson.carried.items():
+            found[name] = found[name] + self.decay * older.to(found[name].device)
+        return found

@@ -1,0 +1,90 @@
+"""Old pictures beside new ones in every step, and loss terms that weigh single pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from retain.errors import BadOption
+from retain.train.data import Data, joined
+from retain.train.needs import Later
+from retain.train.terms import Step, Term
+
+__all__ = ["LogitMatch", "RowCrossEntropy", "beside"]
+
+torch: Final = Later("torch", "training a network")
+
+
+def beside(fresh: Data, old: Data, seed: int) -> tuple[Data, NDArray[np.int64]]:
+    """As many old pictures as new ones: each old one as often as the others, up to one.
+
+    Args:
+        fresh: the new ones.
+        old: the kept ones; none for the new ones alone.
+        seed: of who comes once more.
+
+    Returns:
+        The new ones and then the old ones; and the number among `old` of each, −1 for a new one.
+
+    >>> from retain.train.data import nothing
+    >>> data = Data([0, 1, 2], ("a", "b", "c"))
+    >>> beside(data, nothing(), seed=0)[1].tolist()
+    [-1, -1, -1]
+    """
+    if not len(old):
+        return fresh, np.full(len(fresh), -1)
+    whole, more = divmod(len(fresh), len(old))
+    again = np.sort(np.random.default_rng(seed).choice(len(old), more, replace=False))
+    drawn = np.concatenate([np.tile(np.arange(len(old)), whole), again]).astype(np.int64)
+    numbers = np.concatenate([np.full(len(fresh), -1), drawn])
+    return joined([fresh, old.take(drawn.tolist())]), numbers
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class RowCrossEntropy(Term):
+    """Cross-entropy over all classes, each picture with a weight of its own; a mean over the batch.
+
+    Attributes:
+        weights: float32 [n], of the pictures of the run.
+    """
+
+    weights: Any
+
+    def loss(self, step: Step) -> Any:
+        """See `Term`."""
+        aim = step.targets if step.soft is None else step.soft
+        each = torch.nn.functional.cross_entropy(step.output.logits.float(), aim, reduction="none")
+        return (self.weights[step.numbers].to(each.device) * each).mean()
+
+
+@final
+@dataclass(frozen=True, eq=False, slots=True)
+class LogitMatch(Term):
+    """The mean squared distance of logits from remembered ones (DER, equation 5).
+
+    Attributes:
+        wanted: float32 [n, classes], of the pictures of the run; NaN where nothing is remembered,
+            which counts for nothing.
+        weights: float32 [n], of the pictures.
+
+    Raises:
+        BadOption: in `loss`, if pictures are mixed: no logits of mixtures are remembered.
+    """
+
+    wanted: Any
+    weights: Any
+
+    def loss(self, step: Step) -> Any:
+        """See `Term`."""
+        if step.soft is not None:
+            raise BadOption("remembered logits speak of whole pictures; turn mixup and cutmix off")
+        logits = step.output.logits.float()
+        wanted = self.wanted[step.numbers].to(logits.device)
+        known = ~wanted.isnan()
+        apart = torch.where(known, logits - wanted.nan_to_num(), 0.0).square().sum(1)
+        each = apart / known.sum(1).clamp(min=1)
+        return (self.weights[step.numbers].to(logits.device) * each).mean()
