@@ -1,6 +1,8 @@
-# make demo        a classifier's life on 500 real pictures, in about a minute
-# make test        the tests
-# make test-slow   those that take long, and those of training, with PyTorch
+# make demo           a classifier's life on 500 real pictures, in about a minute
+# make test           the tests
+# make test-slow      those that take long, and those of training, with PyTorch
+# make test-browser   the page in Chromium (apt install chromium); make screenshots keeps what it sees
+# make test-api       schemathesis on the API, from an environment of its own
 #
 # Each makes a virtual environment in .venv and installs what it needs, once, and again when
 # pyproject.toml changes; PyTorch goes into one of its own, .venv/train, so that `make test` tests
@@ -14,17 +16,26 @@ TRAIN := $(VENV)/train
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 DATA ?= $(or $(RETAIN_DATA),../shared)
 
-.PHONY: demo test test-slow lint types imports bench docs clean
+.PHONY: demo test test-slow test-browser screenshots test-api lint types imports bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/retain demo --out demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n 2 -m "not slow"
+	$(BIN)/python -m pytest -q -n 2 -m "not slow and not browser"
 
 test-slow: $(TRAIN)/.train
 	$(TRAIN)/bin/python -m pytest -q tests/train src/retain/train
 	$(TRAIN)/bin/python -m pytest -q -m slow --ignore=tests/train
+
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest -q -m browser tests/browser
+
+screenshots: $(VENV)/.browser
+	RETAIN_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest -q -m browser tests/browser
+
+test-api: $(VENV)/.dev $(VENV)/.api
+	$(BIN)/python scripts/fuzz_api.py --schemathesis $(VENV)/api/bin/schemathesis
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -67,4 +78,15 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 $(TRAIN)/.train: pyproject.toml | $(TRAIN)/bin/python
 	@echo "installing retain, its development tools and PyTorch into $(TRAIN): gigabytes, once"
 	@$(TRAIN)/bin/python -m pip --disable-pip-version-check -qq install --editable '.[dev,train,slow]'
+	@touch $@
+
+$(VENV)/.browser: pyproject.toml | $(VENV)/bin/python
+	@echo "installing what drives the page; the browser itself is the system's: apt install chromium"
+	@$(PIP) install --editable '.[dev,browser]'
+	@touch $@ $(VENV)/.dev $(VENV)/.demo
+
+$(VENV)/.api: pyproject.toml | $(VENV)/bin/python
+	@echo "installing schemathesis into $(VENV)/api"
+	@$(VENV)/bin/python -m venv $(VENV)/api
+	@$(VENV)/api/bin/python -m pip --disable-pip-version-check -qq install 'schemathesis>=4'
 	@touch $@

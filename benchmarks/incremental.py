@@ -89,8 +89,9 @@ def jobs_of(streams, words, again):
         for seed in seeds:
             made = make_stream(kind, pools[name], seed, **options)
             file = save_stream(made, CACHE / "streams")
+            on_features = [(each, {}) for each in REGISTRY if REGISTRY[each].needs == "features"]
             more = FEW if kind == "few-shot" else UNBALANCED.get(name, [])
-            for method, own in [*((each, {}) for each in REGISTRY), *more]:
+            for method, own in [*on_features, *more]:
                 kept = (
                     not words
                     or any(word in made.name for word in words)

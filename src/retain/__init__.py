@@ -70,7 +70,17 @@ from retain.values import (
 
 if TYPE_CHECKING:
     from retain.classifier import Classifier
-    from retain.comparisons import Diff, Explanation, Export, Neighbour, Pack, Remedy
+    from retain.comparisons import (
+        Cluster,
+        Diff,
+        Explanation,
+        Export,
+        Hint,
+        Neighbour,
+        Pack,
+        Remedy,
+        Suggestion,
+    )
     from retain.founding import adopt, create, open, unpack
 
 __version__ = "0.1.0"
@@ -89,6 +99,7 @@ __all__ = [
     "ClassInfo",
     "ClassReport",
     "Classifier",
+    "Cluster",
     "Correction",
     "Damaged",
     "Diff",
@@ -98,6 +109,7 @@ __all__ = [
     "Explanation",
     "Export",
     "GateRefused",
+    "Hint",
     "ImageDetail",
     "InputError",
     "Locked",
@@ -123,6 +135,7 @@ __all__ = [
     "Skipped",
     "Status",
     "StoreError",
+    "Suggestion",
     "Suspect",
     "UnknownClass",
     "UnknownEvent",
@@ -139,12 +152,18 @@ __all__ = [
 ]
 
 
+_COMPARISONS = frozenset(
+    {"Cluster", "Diff", "Explanation", "Export", "Hint", "Neighbour", "Pack", "Remedy"}
+    | {"Suggestion"}
+)
+
+
 def __getattr__(name: str) -> Any:
     # NumPy, SQLAlchemy and ONNX Runtime wait until a classifier is wanted, so that the command
     # line answers at once.
     if name == "Classifier":
         return import_module("retain.classifier").Classifier
-    if name in {"Diff", "Explanation", "Export", "Neighbour", "Pack", "Remedy"}:
+    if name in _COMPARISONS:
         return getattr(import_module("retain.comparisons"), name)
     if name in {"adopt", "create", "open", "unpack"}:
         return getattr(import_module("retain.founding"), name)

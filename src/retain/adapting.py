@@ -23,9 +23,10 @@ from retain.algebra import net_bounds
 from retain.caches import State
 from retain.errors import BadOption, Locked
 from retain.intake import Eyes, chunks, recomputed
+from retain.pairing import differences
 from retain.projection import born
 from retain.refusal import concluded, refuse
-from retain.session import Session, differences
+from retain.session import Session
 from retain.solving import Vectors
 from retain.store import Era
 from retain.store.eras import Files

@@ -8,10 +8,12 @@ take the old one's place. Nothing is written before the new state is known to be
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, final
 
 from retain import correcting, rules, teaching, training, unlearning
 from retain.reader import Reader
+from retain.store import acting
 from retain.values import (
     Budgets,
     Progress,
@@ -34,6 +36,18 @@ class Classifier(Reader):
     """
 
     # -- what changes the classifier ----------------------------------------------------------
+
+    def acting(self, name: str) -> AbstractContextManager[None]:
+        """Let the changes this thread makes inside be recorded as made by `name`.
+
+        >>> import tempfile, retain
+        >>> with retain.create(tempfile.mkdtemp() + "/shop", extractor="vectors:2") as shop:
+        ...     with shop.acting("anna"):
+        ...         _ = shop.learn([[1.0, 0.1]], "mug")
+        ...     shop.log()[0].actor
+        'anna'
+        """
+        return acting(name)
 
     def learn(
         self,

@@ -9,7 +9,17 @@ from numpy.typing import NDArray
 
 from retain.values import Change, Prediction, Score
 
-__all__ = ["Diff", "Explanation", "Export", "Neighbour", "Pack", "Remedy"]
+__all__ = [
+    "Cluster",
+    "Diff",
+    "Explanation",
+    "Export",
+    "Hint",
+    "Neighbour",
+    "Pack",
+    "Remedy",
+    "Suggestion",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +55,47 @@ class Neighbour:
     event: int
     at: str
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Pictures that look alike, the one nearest their middle first.
+
+    `spread` is their mean distance from it, 0 to 1 or little more; `nearest` the class that most of
+    them are answered, None while nothing is known.
+    """
+
+    images: tuple[str, ...]
+    size: int
+    spread: float
+    nearest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A picture that is worth a label: it stands for `stands_for` of those asked about.
+
+    `label` is what it is answered now, `probability` how surely; None while nothing is known.
+    """
+
+    image: str
+    stands_for: int
+    label: str | None
+    probability: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Advice about a picture before it is taught.
+
+    `kind` is ``"small"``, ``"blurry"``, ``"burst"``, ``"duplicate"``, ``"sure"``,
+    ``"contradicts"`` or ``"unreadable"``; `images` are the remembered (for a burst, the given)
+    pictures it speaks of.
+    """
+
+    kind: str
+    sentence: str
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

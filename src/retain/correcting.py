@@ -12,9 +12,10 @@ from retain.caches import State
 from retain.errors import InputError, NotCorrected, PinConflict
 from retain.intake import Taken, checked_label, resolve
 from retain.ladder import Climbed, climb
+from retain.pairing import differences
 from retain.projection import Item
 from retain.refusal import concluded, refuse
-from retain.session import Session, differences
+from retain.session import Session
 from retain.teaching import pictures
 from retain.values import Correction, Progress, Sample, Update
 

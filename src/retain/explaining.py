@@ -9,20 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE
 from retain.answers import answer
 from retain.caches import Mind, State
-from retain.comparisons import Explanation, Neighbour, Remedy
+from retain.comparisons import Explanation, Remedy
 from retain.correcting import what_if
 from retain.errors import NothingLearned, Refused, UnknownImage
 from retain.intake import Eyes, Taken, resolve
 from retain.session import Session
 from retain.solving import single_threaded
-from retain.vision import OnnxExtractor, decode, evidence_map, network_view, prepare
+from retain.suggesting import nearest
+from retain.vision import OnnxExtractor, evidence_map, network_view, prepare
 
 __all__ = ["explain"]
-
-_BLOCK = 8192
 
 
 def explain(session: Session, image: Any, *, neighbours: int, remedies: int) -> Explanation:
@@ -51,7 +49,7 @@ def explain(session: Session, image: Any, *, neighbours: int, remedies: int) -> 
         margin=float(logits[order[0]] - logits[order[1]]) if everything > 1 else None,
         runner_up=mind.head.classes[order[1]] if everything > 1 else None,
         because=mind.exceptions.images[spoken] if spoken is not None else None,
-        neighbours=_neighbours(session, state, taken, neighbours),
+        neighbours=nearest(session, [taken], neighbours, (state.samples, state.features))[0],
         remedies=tuple(
             _remedy(session, state, taken, mind.head.classes[i]) for i in order[1 : 1 + remedies]
         ),
@@ -59,26 +57,6 @@ def explain(session: Session, image: Any, *, neighbours: int, remedies: int) -> 
         evidence=evidence,
         note=note,
         seconds=time.perf_counter() - started,
-    )
-
-
-def _neighbours(session: Session, state: State, taken: Taken, count: int) -> tuple[Neighbour, ...]:
-    x = taken.feature.astype(np.float64)
-    cosines = np.zeros(len(state.samples))
-    for start in range(0, len(cosines), _BLOCK):
-        block = state.features[start : start + _BLOCK].astype(np.float64)
-        lengths = np.sqrt((block * block).sum(axis=1)) * np.sqrt(x @ x)
-        cosines[start : start + _BLOCK] = (block @ x) / np.where(lengths > 0, lengths, 1.0)
-    when = {event.event: event.at for event in session.store.events()}
-    order = sorted(range(len(cosines)), key=lambda i: (-cosines[i], state.samples[i].image))
-    chosen = [
-        i
-        for i in order
-        if state.samples[i].image != taken.image and state.samples[i].label != REFERENCE
-    ]
-    return tuple(
-        Neighbour(s.image, s.label, float(min(cosines[i], 1.0)), s.event, when[s.event], s.source)
-        for i, s in ((i, state.samples[i]) for i in chosen[:count])
     )
 
 
@@ -122,7 +100,7 @@ def _evidence(
             if not path.is_file():
                 return None, None, "the picture itself is not kept, only its feature"
             data = path.read_bytes()
-    pixels = decode(data, shorter=extractor.rule.needs)
+    pixels = extractor.pixels(data)
     view = network_view(pixels, extractor.rule)
     row = head.weights[order[0]].copy()
     raw = head.raw[order[0]].copy() if head.raw is not None else np.zeros_like(row)

@@ -24,6 +24,9 @@ LONGEST_LABEL = 1000
 
 _T = TypeVar("_T")
 
+# Up to so many pictures are looked up one by one; for more, all that is known is asked for at once.
+_FEW = 16
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Eyes:
@@ -94,8 +97,13 @@ def take(
 
     What the store knows is never computed again, so a picture has one feature for good.
     """
-    known, extractor = store.known(eyes.era), eyes.extractor
-    for done, item in enumerate(extract_many(sources, extractor, skip=known.__contains__), 1):
+    extractor, few = eyes.extractor, len(sources) <= _FEW
+    known = set[str]() if few else store.known(eyes.era)
+
+    def skip(image: str) -> bool:
+        return store.feature(image, eyes.era) is not None if few else image in known
+
+    for done, item in enumerate(extract_many(sources, extractor, skip=skip), 1):
         source = item.source
         found = store.feature(item.image, eyes.era) if item.skipped else None
         if item.skipped and found is None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
+from retain.algebra import REFERENCE, compare
 from retain.caches import State
-from retain.values import Sample
+from retain.values import Change, Sample
 
-__all__ = ["Pairs"]
+__all__ = ["Differences", "Pairs", "differences"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -54,3 +56,46 @@ class Pairs:
         """Of every picture that moved: as it is after, its answer before, its answer after."""
         for i, j in self.moved:
             yield self.after.samples[j], self.before.answers[i], self.after.answers[j]
+
+
+class Differences(TypedDict):
+    """What else changed, as the fields of an `Update`."""
+
+    worse: tuple[Change, ...]
+    better: tuple[Change, ...]
+    changed: tuple[Change, ...]
+    new_classes: tuple[str, ...]
+    gone_classes: tuple[str, ...]
+
+
+def differences(before: State, now: State, exclude: frozenset[str] = frozenset()) -> Differences:
+    """Classes that came and went, and remembered pictures whose answer changed.
+
+    Pictures that are members both before and after count, except those in `exclude`.
+    """
+    shared = [
+        (sample, was, answer)
+        for sample, was, answer in Pairs.of(before, now).changes()
+        if sample.image not in exclude and sample.label != REFERENCE
+    ]
+    found = compare(
+        [old for _, old, _ in shared],
+        [new for _, _, new in shared],
+        [sample.label for sample, _, _ in shared],
+    )
+
+    def listed(indices: tuple[int, ...]) -> tuple[Change, ...]:
+        changes = [shared[i] for i in indices]
+        return tuple(
+            Change(s.image, old, new, s.label, s.source)
+            for s, old, new in sorted(changes, key=lambda change: change[0].image)
+        )
+
+    had, has = (set(s.mind.head.classes) if s.mind.head else set() for s in (before, now))
+    return {
+        "worse": listed(found.worse),
+        "better": listed(found.better),
+        "changed": listed(found.changed),
+        "new_classes": tuple(sorted(has - had)),
+        "gone_classes": tuple(sorted(had - has)),
+    }

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from retain import audit, explaining, handing, views
+from retain import audit, explaining, handing, suggesting, views
 from retain import versions as history
 from retain.answers import answer, report
 from retain.caches import Mind
-from retain.comparisons import Diff, Explanation, Export, Pack
+from retain.comparisons import Cluster, Diff, Explanation, Export, Hint, Neighbour, Pack, Suggestion
 from retain.errors import NothingLearned
 from retain.intake import Taken, checked_label, named
 from retain.session import Session
@@ -27,11 +27,14 @@ from retain.values import (
     Progress,
     Report,
     Sample,
+    Skipped,
+    Source,
     Status,
     Verification,
     Version,
 )
-from retain.vision import labelled, unlabelled
+from retain.vision import Decoder, labelled, unlabelled
+from retain.vision.sources import Collected
 
 __all__ = ["Reader"]
 
@@ -73,6 +76,20 @@ class Reader:
         """The digest of the statistics: equal for equal sets of members, on every machine."""
         return self._session.state.statistics.digest
 
+    @property
+    def event(self) -> int:
+        """The number of the journal's last entry; 0 before the first."""
+        return self._session.store.head_event()
+
+    def look_with(self, decoder: Decoder, *, recall: int = 0) -> None:
+        """Decode pictures by `decoder` from now on, such as one in a process with less to lose.
+
+        Args:
+            decoder: takes the bytes and ``shorter=`` as `retain.vision.decode` does.
+            recall: how many of the last features to keep for pictures that come again.
+        """
+        self._session.look_with(decoder, recall)
+
     def predict(
         self,
         source: Any,
@@ -93,22 +110,27 @@ class Reader:
             NothingLearned: if no class is known.
             UnknownEvent: if there is no such version.
         """
-        mind = history.mind_of(self._session, version)
-        if mind.head is None:
-            raise NothingLearned(
-                f"{self.path} has learned nothing yet, so there is nothing to predict; "
-                f"teach it first: retain learn {self.path} FOLDER"
-            )
-        eyes = self._session.eyes_of(mind.era)
-        collected = unlabelled(source, eyes.extractor)
-        skipped = list(collected.skipped)
-        taken = self._session.taken(eyes, collected.sources, skipped, progress)
-        mind, members = self._answering(mind, taken, version)
+        mind = None if version is None else history.mind_of(self._session, version)
+        known = self._session.knows_something if mind is None else mind.head is not None
+        if not known:
+            raise self._nothing_learned()
+        collected = unlabelled(source, self._session.extractor)
+        answering, members, taken, skipped = self._looked(collected, mind, progress)
+        if answering.head is None:
+            raise self._nothing_learned()
         answers = [
-            answer(mind, e.name, e.image, e.feature, e.norm, top=top, remembered=e.image in members)
+            answer(
+                answering,
+                e.name,
+                e.image,
+                e.feature,
+                e.norm,
+                top=top,
+                remembered=e.image in members,
+            )
             for e in taken
         ]
-        return Predictions(tuple(answers), tuple(skipped))
+        return Predictions(tuple(answers), tuple(skipped), answering.event)
 
     def evaluate(
         self,
@@ -120,12 +142,9 @@ class Reader:
     ) -> Report:
         """Judge the classifier, or a version of it, on labelled pictures given as for `learn`."""
         started = time.perf_counter()
-        mind = history.mind_of(self._session, version)
-        eyes = self._session.eyes_of(mind.era)
-        collected = labelled(source, labels, eyes.extractor)
-        skipped = list(collected.skipped)
-        taken = self._session.taken(eyes, collected.sources, skipped, progress)
-        mind, members = self._answering(mind, taken, version)
+        collected = labelled(source, labels, self._session.extractor)
+        mind = None if version is None else history.mind_of(self._session, version)
+        mind, members, taken, skipped = self._looked(collected, mind, progress)
         pictures = [
             (e.name, e.image, checked_label(e.label), (e.feature, e.norm), e.image in members)
             for e in taken
@@ -146,6 +165,56 @@ class Reader:
             BadImage, UnknownImage: if there is no such picture.
         """
         return explaining.explain(self._session, image, neighbours=neighbours, remedies=remedies)
+
+    def similar(self, source: Any, *, count: int = 5) -> list[tuple[Neighbour, ...]]:
+        """For each picture that can be read, the taught ones it resembles, the nearest first.
+
+        Args:
+            source: pictures, as for `predict`.
+            count: how many for each.
+
+        Raises:
+            BadOption: if `count` is less than one.
+        """
+        return suggesting.similar(self._session, source, count)
+
+    def cluster(self, source: Any, *, count: int | None = None) -> list[Cluster]:
+        """Put pictures that look alike together, the largest group first; 2,000 at most.
+
+        Args:
+            source: pictures, as for `predict`; typically those called unknown.
+            count: how many groups; by default as many as hold together.
+
+        Raises:
+            BadOption: if `count` is less than one.
+        """
+        return suggesting.cluster(self._session, source, count)
+
+    def suggest(self, source: Any, *, count: int = 12) -> list[Suggestion]:
+        """Which of these pictures to label next: those that stand for the most others.
+
+        Args:
+            source: pictures without labels, as for `predict`; 2,000 are looked at.
+            count: how many to name, the most useful first.
+
+        Raises:
+            BadOption: if `count` is less than one.
+        """
+        return suggesting.suggest(self._session, source, count)
+
+    def hints(
+        self, source: Sequence[Source], labels: Sequence[str | None]
+    ) -> list[tuple[Hint, ...]]:
+        """Advice on pictures before they are taught, in their order; changes nothing.
+
+        Args:
+            source: the pictures.
+            labels: what each would be taught as, if that is known.
+
+        Raises:
+            BadOption: if there is not one label (or None) for each.
+        """
+        return suggesting.hints(self._session, source, labels)
 
     def versions(self) -> list[Version]:
         """The states it has been in, oldest first: one after each event that changed answers."""
@@ -254,16 +323,26 @@ class Reader:
         """
         return audit.verify(self._session, deep=deep, progress=progress)
 
-    def _answering(
-        self, mind: Mind, taken: Sequence[Taken], version: int | str | None
-    ) -> tuple[Mind, set[str]]:
-        """What answers, and which of these pictures are members: both of one state.
+    def _nothing_learned(self) -> NothingLearned:
+        return NothingLearned(
+            f"{self.path} has learned nothing yet, so there is nothing to predict; "
+            f"teach it first: retain learn {self.path} FOLDER"
+        )
 
-        Of the latest state, unless a version was asked for, or another extractor has come while
-        the pictures were looked at with that of `mind`.
+    def _looked(
+        self, collected: Collected, mind: Mind | None, progress: Progress | None
+    ) -> tuple[Mind, set[str], list[Taken], list[Skipped]]:
+        """Pictures seen and what answers: `mind`, or the latest state; and who is a member in it.
+
+        They are seen by the extractor of what answers, whatever others adapt meanwhile.
         """
-        if version is None:
-            with self._session.reading() as now:
-                if now.era == mind.era:
-                    return now, self._session.remembered(taken)
-        return mind, self._session.remembered(taken)
+        session = self._session
+        while True:
+            eyes = session.eyes if mind is None else session.eyes_of(mind.era)
+            skipped = list(collected.skipped)
+            taken = session.taken(eyes, collected.sources, skipped, progress)
+            if mind is not None:
+                return mind, session.remembered(taken), taken, skipped
+            with session.reading() as now:
+                if now.era == eyes.era:
+                    return now, session.remembered(taken), taken, skipped

@@ -8,7 +8,7 @@ from dataclasses import replace
 from retain.errors import GateRefused
 from retain.values import Check, Update, Verdict
 
-__all__ = ["concluded", "forced", "refuse"]
+__all__ = ["UNWEIGHED", "concluded", "forced", "refuse"]
 
 _NAMED = 5
 
@@ -27,7 +27,7 @@ _BY_VERB = {
     "promote": "look at the pictures with retain diff",
 }
 # These weigh nothing but what is protected: other budgets would not let them pass.
-_UNWEIGHED = frozenset({"undo", "merge", "rollback", "reference"})
+UNWEIGHED = frozenset({"undo", "merge", "rollback", "reference"})
 
 
 def refuse(update: Update) -> None:
@@ -62,7 +62,7 @@ def _choices(verb: str, failed: list[Check]) -> tuple[str, ...]:
         _BY_CHECK[name] for name in dict.fromkeys(c.name for c in failed) if name in _BY_CHECK
     ]
     found.append(f"{verb} all the same with --force (force=True)")
-    if verb not in _UNWEIGHED:
+    if verb not in UNWEIGHED:
         found.append("set other budgets with retain gate")
     return tuple(found)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE, Factor, HeadOptions, Start, compare
+from retain.algebra import Factor, HeadOptions, Start
 from retain.caches import Features, Mind, State, save
 from retain.errors import UnknownImage
 from retain.gate import Lesson, judge, watch
@@ -19,10 +20,10 @@ from retain.pairing import Pairs
 from retain.projection import Item, after, load_mind, load_state, state_at
 from retain.solving import Ground, Vectors
 from retain.store import Assertion, Era, Store
-from retain.values import Budgets, Change, Progress, Skipped, Source, Verdict
-from retain.vision import Extractor, load_extractor
+from retain.values import Budgets, Progress, Sample, Skipped, Source, Verdict
+from retain.vision import Decoder, Extractor, OnnxExtractor, load_extractor
 
-__all__ = ["Differences", "Session", "differences"]
+__all__ = ["Session"]
 
 # The cached sums (13 MB at 1,280 numbers) are written again after this many changed pictures.
 _STALE = 64
@@ -41,7 +42,10 @@ class Session:
         self.store = store
         self._eyes: tuple[Eyes, ...] = ()
         self._apart: dict[tuple[str, str], tuple[Features, float]] = {}
+        self._looking: tuple[Decoder, int] | None = None
         self._mind: Mind | None = None
+        self._units: tuple[Features, NDArray[np.float32]] | None = None
+        self._members: tuple[int, tuple[Sample, ...], Features] | None = None
         self._state: State | None = None
         self._unsaved = 0
         self._juries: list[tuple[Factor, Jury]] = []
@@ -63,13 +67,20 @@ class Session:
         for eyes in self._eyes:
             if eyes.era.extractor == era.extractor:
                 return eyes if eyes.era == era else Eyes(era, eyes.extractor)
-        eyes = Eyes(era, self.load_extractor(era))
+        extractor = self.load_extractor(era)
+        if self._looking is not None and isinstance(extractor, OnnxExtractor):
+            extractor = extractor.looking(*self._looking)
+        eyes = Eyes(era, extractor)
         self._eyes = eyes, *self._eyes[:1]
         return eyes
 
     def load_extractor(self, era: Era) -> Extractor:
         """An era's extractor, read anew from disk; its fingerprint is checked (Damaged)."""
         return load_extractor(self.store.folder(era), era.extractor)
+
+    def look_with(self, decoder: Decoder, recall: int) -> None:
+        """Decode pictures by `decoder` from now on, and keep the last `recall` features."""
+        self._looking, self._eyes = (decoder, recall), ()
 
     @property
     def start(self) -> Start | None:
@@ -85,6 +96,12 @@ class Session:
         return mind
 
     @property
+    def knows_something(self) -> bool:
+        """Whether a class was known when that was last looked at, or is now."""
+        mind = self._mind
+        return (mind is not None and mind.head is not None) or self.mind.head is not None
+
+    @property
     def state(self) -> State:
         """What changing needs, current with the journal."""
         state = self._state
@@ -93,6 +110,33 @@ class Session:
             self._mind = state.mind
         return state
 
+    @property
+    def members(self) -> tuple[tuple[Sample, ...], Features]:
+        """Every member and its feature int16 [n, d], current with the journal, in one order."""
+        state = self._state
+        event = self.store.head_event()
+        if state is not None and state.mind.event == event:
+            return state.samples, state.features
+        if self._members is None or self._members[0] != event:
+            with self.store.reading():
+                samples = {sample.image: sample for sample in self.store.members()}
+                names, features, _ = self.store.features(None)
+                event = self.store.head_event()
+            self._members = event, tuple(samples[name] for name in names), features
+        return self._members[1:]
+
+    @property
+    def gallery(self) -> tuple[tuple[Sample, ...], Features, NDArray[np.float32]]:
+        """`members`, and their features at length one, float32 [n, d], for looking quickly."""
+        samples, features = self.members
+        kept = self._units
+        if kept is None or kept[0] is not features:
+            units = features.astype(np.float32)
+            lengths = np.sqrt(np.einsum("ij,ij->i", units, units))[:, None]
+            units /= np.where(lengths > 0, lengths, np.float32(1))
+            self._units = kept = features, units
+        return samples, features, kept[1]
+
     @contextmanager
     def reading(self) -> Iterator[Mind]:
         """A mind, and until the end a store that says the same, whatever others write meanwhile.
@@ -100,8 +144,9 @@ class Session:
         The mind is worked out before, since others wait while a store is being read; only when
         they write faster than that is it worked out inside.
         """
-        for _ in range(_TRIES):
-            mind = self.mind
+        for attempt in range(_TRIES):
+            # What was worked out last is nearly always still true, and asking twice costs more.
+            mind = (None if attempt else self._mind) or self.mind
             with self.store.reading():
                 if mind.event == self.store.head_event():
                     yield mind
@@ -286,7 +331,7 @@ class Session:
             changed=changed,
             lesson=lesson,
             edits=edits,
-            start=self.start,
+            start=Ground.of(self.store, state.mind.era).start,
         )
 
     def watch(
@@ -335,46 +380,3 @@ class Session:
     def close(self) -> None:
         """Let go of the directory."""
         self.store.close()
-
-
-class Differences(TypedDict):
-    """What else changed, as the fields of an `Update`."""
-
-    worse: tuple[Change, ...]
-    better: tuple[Change, ...]
-    changed: tuple[Change, ...]
-    new_classes: tuple[str, ...]
-    gone_classes: tuple[str, ...]
-
-
-def differences(before: State, now: State, exclude: frozenset[str] = frozenset()) -> Differences:
-    """Classes that came and went, and remembered pictures whose answer changed.
-
-    Pictures that are members both before and after count, except those in `exclude`.
-    """
-    shared = [
-        (sample, was, answer)
-        for sample, was, answer in Pairs.of(before, now).changes()
-        if sample.image not in exclude and sample.label != REFERENCE
-    ]
-    found = compare(
-        [old for _, old, _ in shared],
-        [new for _, _, new in shared],
-        [sample.label for sample, _, _ in shared],
-    )
-
-    def listed(indices: tuple[int, ...]) -> tuple[Change, ...]:
-        changes = [shared[i] for i in indices]
-        return tuple(
-            Change(s.image, old, new, s.label, s.source)
-            for s, old, new in sorted(changes, key=lambda change: change[0].image)
-        )
-
-    had, has = (set(s.mind.head.classes) if s.mind.head else set() for s in (before, now))
-    return {
-        "worse": listed(found.worse),
-        "better": listed(found.better),
-        "changed": listed(found.changed),
-        "new_classes": tuple(sorted(has - had)),
-        "gone_classes": tuple(sorted(had - has)),
-    }

@@ -14,9 +14,10 @@ from retain.caches import State
 from retain.errors import BadOption, GateRefused, InputError
 from retain.gate import Lesson
 from retain.intake import Eyes, Taken, checked_label, chunks, take
+from retain.pairing import differences
 from retain.projection import Item
 from retain.refusal import concluded, refuse
-from retain.session import Session, differences
+from retain.session import Session
 from retain.values import Progress, Sample, Skipped, Source, Update
 from retain.vision import labelled, unlabelled
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from retain.caches import State
 from retain.errors import BadLabel, InputError, UnknownClass
 from retain.intake import checked_label, named
+from retain.pairing import differences
 from retain.projection import born, restated
 from retain.refusal import concluded, forced, refuse
-from retain.session import Session, differences
+from retain.session import Session
 from retain.store import Plan
 from retain.values import Receipt, Sample, Update
 

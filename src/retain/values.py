@@ -1,7 +1,4 @@
-"""Frozen values that cross rooms: what the verbs take and give back.
-
-Every value turns into plain JSON with `to_json`; the field names are a promise to scripts.
-"""
+"""What the verbs take and give back; `to_json` makes JSON of it, by field names that stay."""
 
 from __future__ import annotations
 
@@ -129,10 +126,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictions(Sequence[Prediction]):
-    """The answers, in the order asked, and the files that could not be read."""
+    """The answers, in the order asked, all of the state after `event`; and files not read."""
 
     answers: tuple[Prediction, ...]
     skipped: tuple[Skipped, ...] = ()
+    event: int = field(default=0, compare=False)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -315,8 +313,8 @@ class Sample:
 class Event:
     """One entry of the journal.
 
-    `at` is UTC in ISO 8601; `images` counts what it changed and is still remembered; `undone`
-    names the event that took it back, if any; `target` is the event that an undo took back.
+    `at` is UTC in ISO 8601; `images` counts what it changed and is still remembered; `undone` names
+    the event that took it back; `target` what an undo took back; `actor` who did it, if known.
     """
 
     event: int
@@ -326,6 +324,7 @@ class Event:
     images: int = 0
     undone: int | None = None
     target: int | None = None
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

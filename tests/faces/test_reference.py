@@ -27,7 +27,7 @@ SHOWN = [command for command in COMMANDS if not command.hidden]
 VERBS = [
     command.name
     for command in SHOWN
-    if command.name not in ("init", "adopt", "unpack", "demo") and " " not in command.name
+    if command.name not in ("init", "adopt", "unpack", "serve", "demo") and " " not in command.name
 ]
 
 

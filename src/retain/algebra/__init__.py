@@ -4,7 +4,8 @@ Read in this order: `fixed` (why sums are exact), `statistics` (the state), `hea
 a classifier), `tune` (its few numbers, by leave-one-out), `leaveout` (what a head says of a picture
 that it never saw), `pins` (corrections as constraints), `exceptions` (pictures that answer for
 their neighbourhood), `extension` and `extension_tuning` (new classes beside somebody's own last
-layer), `calibrate` and `novelty` (what scores mean), `compare` (what changed).
+layer), `calibrate` and `novelty` (what scores mean), `compare` (what changed), `grouping` (what
+looks alike).
 """
 
 from retain.algebra.compare import (
@@ -19,6 +20,7 @@ from retain.algebra.exceptions import Exceptions, overridden
 from retain.algebra.extension import REFERENCE, ExtensionTuning, Start, extend
 from retain.algebra.extension_tuning import STARTED, started, tune_extension
 from retain.algebra.fixed import SCALE, quantize, to_float
+from retain.algebra.grouping import cover, gather, whitened
 from retain.algebra.heads import (
     UNTUNED,
     Factor,
@@ -55,7 +57,9 @@ __all__ = [
     "base_head",
     "bounds",
     "compare",
+    "cover",
     "extend",
+    "gather",
     "left_out_logits",
     "net_bounds",
     "overridden",
@@ -70,4 +74,5 @@ __all__ = [
     "tune_extension",
     "tuning_sample",
     "typicality",
+    "whitened",
 ]

@@ -144,14 +144,18 @@ def _context() -> Any:
 
 def _child(job: Job, out: Connection) -> None:
     """One run, in its own process."""
-    from retain.bench.pools import load_pool
+    from retain.bench.methods import REGISTRY
+    from retain.bench.pools import EXTRACTOR, NO_EXTRACTOR, load_pool
     from retain.bench.running import run
     from retain.bench.streams import load_stream
 
     try:
         stream = load_stream(job.stream)
         total = len(stream.steps)
-        pool = load_pool(job.pool, cache=job.cache)
+        kind = REGISTRY.get(job.method)
+        pictures = kind is not None and kind.needs == "images"
+        extractor = NO_EXTRACTOR if pictures else EXTRACTOR
+        pool = load_pool(job.pool, cache=job.cache, extractor=extractor)
         result = run(
             stream,
             pool,

@@ -27,6 +27,7 @@ from retain.vision import Extractor, extract_many, labelled, load_builtin
 __all__ = ["Pool", "default_cache", "find_pool", "load_pool"]
 
 EXTRACTOR = "efficientnet_lite0"
+NO_EXTRACTOR = "none"
 LAYOUT = (
     "give an .npz with data, offsets, labels, classes, split and split_names (pictures), an .npz "
     "with features, labels and train (vectors), or a folder of class folders, which may lie in "
@@ -48,7 +49,8 @@ class Pool:
         train: bool [n]; the others are test pictures, which nothing ever learns.
         domains: [n] texts, such as who sent the picture; None where nothing is known.
         digest: hash over pictures (or vectors), labels and split.
-        extractor: its fingerprint; ``"vectors"`` where the features were given.
+        extractor: its fingerprint; ``"vectors"`` where the features were given, ``"none"`` where
+            there are none (d is 0).
         images: the file of picture i; None where only vectors are there.
     """
 
@@ -81,7 +83,8 @@ def load_pool(
             After a plus come corruptions: ``shop.npz+gaussian-noise:3+contrast:3`` has every
             picture three times, in the domains clean, gaussian-noise:3 and contrast:3.
         cache: the folder that keeps features; by default `default_cache`.
-        extractor: as `retain.create` takes it; not used for vectors.
+        extractor: as `retain.create` takes it; not used for vectors. ``"none"`` leaves features
+            out, for methods that need pictures only.
         progress: called with pictures done and pictures in all while features are computed.
 
     Raises:
@@ -98,6 +101,8 @@ def load_pool(
         parse_corruption(each)
     if wanted:
         raw = _corrupted(raw, wanted)
+    if extractor == NO_EXTRACTOR:
+        return _pool(raw, np.zeros((len(raw.labels), 0), np.float32), NO_EXTRACTOR)
     return _extracted(raw, load_builtin(extractor), Path(cache or default_cache()), progress)
 
 

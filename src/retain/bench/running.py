@@ -92,6 +92,10 @@ def run(
         threadpool_limits(threads),
     ):
         try:
+            if REGISTRY[method].needs == "images" and pool.images is None:
+                raise Unsupported(
+                    f"{REGISTRY[method].title} trains on pictures, and {pool.name} has vectors only"
+                )
             made = make(method, pool.features.shape[1], job.seed, Path(scratch), **job.options)
             with contextlib.closing(made):
                 _walk(job, made, record, before, partial, progress)
@@ -171,7 +175,7 @@ class _Life:
         if step.verb == "correct":
             return self._correct(step, meter)
         rows = np.array(step.images)
-        x, y = self.pool.features[rows], self.pool.labels[rows]
+        x, y = self.given(rows), self.pool.labels[rows]
         with meter:
             (self.method.learn if step.verb == "learn" else self.method.forget)(x, y)
             self.method.scores(x[:1])
@@ -186,7 +190,7 @@ class _Life:
         fixed = 0
         corrected = []
         for row in step.images:
-            x, y = self.pool.features[[row]], self.pool.labels[[row]]
+            x, y = self.given([row]), self.pool.labels[[row]]
             if self.answer(x)[0] == y[0]:
                 continue
             with meter:
@@ -204,7 +208,17 @@ class _Life:
             "corrected_at_once": fixed / count if count else None,
         }
 
-    def answer(self, features: NDArray[np.float32]) -> NDArray[np.str_]:
+    def given(self, rows: NDArray[np.integer] | list[int]) -> NDArray[Any]:
+        """Rows of the pool as the method needs them: features, or encoded pictures."""
+        if self.method.needs == "features":
+            return self.pool.features[rows]
+        assert self.pool.images is not None
+        found = np.empty(len(rows), object)
+        for place, row in enumerate(rows):
+            found[place] = self.pool.images(int(row))
+        return found
+
+    def answer(self, features: NDArray[Any]) -> NDArray[np.str_]:
         """The labels answered, [n]."""
         return Answers.of(self.method.scores(features), len(features)).labels
 
@@ -213,7 +227,7 @@ class _Life:
         if not self.corrected:
             return None
         rows = np.array(self.corrected)
-        return metrics.accuracy(self.pool.labels[rows], self.answer(self.pool.features[rows]))
+        return metrics.accuracy(self.pool.labels[rows], self.answer(self.given(rows)))
 
 
 def _walk(
@@ -228,8 +242,8 @@ def _walk(
     stream, pool = job.stream, job.pool
     base = resident_bytes()
     test, tasks = np.array(sorted(stream.test)), tasks_of(stream, pool)
-    asked, truth = pool.features[test], pool.labels[test]
     life = _Life(method, pool)
+    asked, truth = life.given(test), pool.labels[test]
     last: Answers | None = None
     for number, step in enumerate(stream.steps):
         meter = Meter(base)

@@ -8,6 +8,7 @@
 - ``lock``: held by the one process that writes. See `lock`.
 """
 
+from retain.store.acting import acting
 from retain.store.journal import Assertion, Era, Plan
 from retain.store.manifest import FORMAT, Manifest
 from retain.store.packing import Packed, pack, unpack
@@ -22,6 +23,7 @@ __all__ = [
     "Packed",
     "Plan",
     "Store",
+    "acting",
     "pack",
     "unpack",
 ]

@@ -117,13 +117,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of the journal: `target` for undo, `detail` as it was written."""
+    """One row of the journal: `target` for undo, `detail` as it was written, `actor` who did it."""
 
     id: int
     kind: str
     at: str
     target: int | None
     detail: Mapping[str, Any]
+    actor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +345,7 @@ def described(
         verb = "renamed" if entry.kind == "rename" else "merged"
         joint = "to" if entry.kind == "rename" else "into"
         summary = f"{verb} {entry.detail['old']!r} {joint} {entry.detail['new']!r}"
-    return Event(entry.id, entry.kind, entry.at, summary, count, undone, entry.target)
+    return Event(entry.id, entry.kind, entry.at, summary, count, undone, entry.target, entry.actor)
 
 
 def _listed(numbers: Sequence[int]) -> str:
@@ -353,4 +354,4 @@ def _listed(numbers: Sequence[int]) -> str:
 
 def parsed(row: Any) -> Entry:
     """An entry from a row of the table ``events``."""
-    return Entry(row.id, row.kind, row.at, row.target, json.loads(row.detail))
+    return Entry(row.id, row.kind, row.at, row.target, json.loads(row.detail), row.actor)

@@ -180,7 +180,9 @@ def printable(source: str) -> str:
 
 def entries(connection: Connection) -> list[Entry]:
     """All events, oldest first."""
-    rows = connection.exec_driver_sql("SELECT id, kind, at, target, detail FROM events ORDER BY id")
+    rows = connection.exec_driver_sql(
+        "SELECT id, kind, at, target, detail, actor FROM events ORDER BY id"
+    )
     return [parsed(row) for row in rows]
 
 

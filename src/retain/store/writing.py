@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from retain.errors import AlreadyExists
+from retain.store.acting import actor
 from retain.store.failures import translated
 from retain.store.journal import Assertion, Replay
 from retain.store.manifest import Manifest, sync_folder, write_whole
@@ -107,11 +108,11 @@ def build(folder: Path, manifest: Manifest, extractor_files: Mapping[str, bytes 
 def insert_event(
     connection: Connection, kind: str, target: int | None, detail: Mapping[str, Any] | None
 ) -> int:
-    """A new last event; returns its number."""
+    """A new last event, by whoever is `acting`; returns its number."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     found = connection.exec_driver_sql(
-        "INSERT INTO events (kind, at, target, detail) VALUES (?, ?, ?, ?) RETURNING id",
-        (kind, now, target, json.dumps(dict(detail or {}))),
+        "INSERT INTO events (kind, at, target, detail, actor) VALUES (?, ?, ?, ?, ?) RETURNING id",
+        (kind, now, target, json.dumps(dict(detail or {})), actor()),
     )
     return int(found.scalar_one())
 

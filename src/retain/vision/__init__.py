@@ -26,6 +26,7 @@ from retain.vision.export import (
     write_export,
 )
 from retain.vision.extractor import (
+    Decoder,
     Extractor,
     OnnxExtractor,
     VectorExtractor,
@@ -39,6 +40,7 @@ from retain.vision.modelfile import read_model
 from retain.vision.preprocess import Preprocess, prepare
 from retain.vision.preset_trial import PresetTrial, check_presets
 from retain.vision.presets import PRESETS, preset, read_rule
+from retain.vision.quality import blur
 from retain.vision.sources import Collected, labelled, unlabelled
 from retain.vision.splitting import Split, split
 from retain.vision.stream import Extracted, extract_many, usable_cores
@@ -47,6 +49,7 @@ __all__ = [
     "PRESETS",
     "Adopted",
     "Collected",
+    "Decoder",
     "Evidence",
     "ExportExceptions",
     "ExportHead",
@@ -61,6 +64,7 @@ __all__ = [
     "Split",
     "VectorExtractor",
     "adopt",
+    "blur",
     "check_presets",
     "compared",
     "convolutions",

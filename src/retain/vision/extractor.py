@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,29 @@ from numpy.typing import NDArray
 from retain.errors import BadImage, BadOption, Damaged, RetainError
 from retain.vision.images import decode
 from retain.vision.preprocess import Preprocess, prepare
+from retain.vision.recall import Recall
 
-__all__ = ["Extractor", "OnnxExtractor", "VectorExtractor", "load_builtin", "load_extractor"]
+__all__ = [
+    "Decoder",
+    "Extractor",
+    "OnnxExtractor",
+    "VectorExtractor",
+    "load_builtin",
+    "load_extractor",
+]
 
 GRAPH: Final = "features.onnx"
 DESCRIPTION: Final = "preprocess.json"
 FORMAT: Final = 1
 DATA: Final = Path(__file__).resolve().parents[1] / "data"
 LARGEST_VECTOR: Final = 65_536
+
+
+class Decoder(Protocol):
+    """What `images.decode` does; perhaps in a process that has less to lose."""
+
+    def __call__(self, data: bytes, *, shorter: int | None = None) -> NDArray[np.uint8]:
+        """The canonical pixels of an image file, uint8 [h, w, 3] (BadImage if it has none)."""
 
 
 class Extractor(ABC):
@@ -92,6 +107,8 @@ class OnnxExtractor(Extractor):
         self._session = session
         self._input: str = session.get_inputs()[0].name
         self._output: str = session.get_outputs()[0].name
+        self._decode: Decoder = decode
+        self._recall = Recall(0)
 
     @classmethod
     def load(cls, directory: str | Path) -> OnnxExtractor:
@@ -176,7 +193,18 @@ class OnnxExtractor(Extractor):
             BadImage: if the bytes cannot be read as a picture.
             Damaged: if the graph answers with something else than `dimension` finite numbers.
         """
-        return self._run(prepare(decode(data, shorter=self._rule.needs), self._rule))
+        return self._recall.of(data, lambda: self._run(prepare(self.pixels(data), self._rule)))
+
+    def pixels(self, data: bytes) -> NDArray[np.uint8]:
+        """The pixels that are prepared, uint8 [h, w, 3] (BadImage if they cannot be read)."""
+        return self._decode(data, shorter=self._rule.needs)
+
+    def looking(self, decoder: Decoder, recall: int) -> OnnxExtractor:
+        """The same, with pictures decoded elsewhere, and the last `recall` features kept."""
+        parts = self._rule, self._power, self._graph, self._sha256, self._session
+        other = OnnxExtractor(self._name, self._dimension, *parts)
+        other._decode, other._recall = decoder, Recall(recall)
+        return other
 
     def _run(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
         answer = np.asarray(self._session.run([self._output], {self._input: pixels})[0])

@@ -97,7 +97,7 @@ def unlabelled(source: Any, extractor: Extractor | None = None) -> Collected:
         source: a file, a folder (everything in it), a pattern such as ``photos/*.jpg``, a list of
             pictures, ``"-"`` (a picture on standard input), bytes, a uint8 array of one picture
             ([h, w, 3] or [h, w]) or many ([n, h, w, 3]), a Pillow image, float vectors [d] or
-            [n, d] for a `VectorExtractor`, or a list of any of these.
+            [n, d] for a `VectorExtractor`, a `Source`, or a list of any of these.
         extractor: what will look at them.
 
     Raises:
@@ -167,6 +167,8 @@ def _collect(source: Any, extractor: Extractor | None, *, strict: bool) -> Colle
         return _path(_checked_path(source), strict=strict)
     if isinstance(source, bytes | bytearray | memoryview):
         return Collected((Source("bytes", partial(bytes, source)),))
+    if isinstance(source, Source):
+        return Collected((source,))
     if _is_pillow(source):
         return Collected((Source("picture", partial(encode_pillow, source)),))
     if isinstance(extractor, VectorExtractor):
@@ -191,8 +193,9 @@ def _collect(source: Any, extractor: Extractor | None, *, strict: bool) -> Colle
             raise BadOption(
                 f"item {i} of the list holds {len(inner.sources)} pictures; give one each"
             )
+        own = named or isinstance(item, Source)
         sources += [
-            each if named else Source(f"{each.name}[{i}]", each.read) for each in inner.sources
+            each if own else Source(f"{each.name}[{i}]", each.read) for each in inner.sources
         ]
         skipped += inner.skipped
     return Collected(tuple(sources), tuple(skipped))

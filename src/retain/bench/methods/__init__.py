@@ -1,6 +1,7 @@
 """Class-incremental methods on frozen features: ours, the field's, and what everybody has.
 
-Each is a small file; `REGISTRY` knows them by name, `make` makes one.
+Those of `trained` train the network itself, and need pictures. Each is a small file; `REGISTRY`
+knows them by name, `make` makes one.
 
 >>> import tempfile, numpy as np
 >>> method = make("nearest-mean", 2, seed=0, workdir=tempfile.mkdtemp())
@@ -12,7 +13,6 @@ Each is a small file; `REGISTRY` knows them by name, `make` makes one.
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from retain.bench.methods.ridge import Ridge
 from retain.bench.methods.rivers import RiverSoftmax
 from retain.bench.methods.sklearns import Neighbours, PartialFit, RefittedLDA
 from retain.bench.methods.slda import StreamingLDA
+from retain.bench.methods.trained import TRAINED
 from retain.errors import BadOption
 
 __all__ = ["REGISTRY", "Method", "Unsupported", "make", "options_of"]
@@ -46,6 +47,7 @@ _ALL: tuple[type[Method], ...] = (
     Neighbours,
     FineTuning,
     Joint,
+    *TRAINED,
 )
 
 REGISTRY: dict[str, type[Method]] = {each.name: each for each in _ALL}
@@ -83,5 +85,4 @@ def options_of(name: str) -> dict[str, Any]:
     >>> options_of("slda")["shrinkage"]
     0.0001
     """
-    given = inspect.signature(REGISTRY[name]).parameters.values()
-    return {each.name: each.default for each in given if each.kind is each.KEYWORD_ONLY}
+    return REGISTRY[name].options()

@@ -1,15 +1,17 @@
 """What a method is to a benchmark: it learns features with labels, and answers with scores.
 
-A method is given what the extractor gave (float32, not normalised) and decides itself what to make
-of it. It is never told what comes later: neither how many classes there will be, nor test data.
+A method is given what the extractor gave (float32, not normalised), or the pictures themselves if
+it needs them, and decides itself what to make of it. It is never told what comes later: neither how
+many classes there will be, nor test data.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,8 @@ class Method(ABC):
         name: by which `make` knows it.
         title: for tables and plots.
         source: the paper or the software, as a reference.
-        needs: ``"features"``, or ``"images"`` for methods that change the backbone.
+        needs: ``"features"``, or ``"images"`` for methods that change the backbone: then what is
+            called features below are encoded pictures, an array of `bytes` objects [n].
         hindsight: True when it uses everything stored again at each step: for such a method a
             class-incremental stream is no harder than all data at once.
         keeps: what it stores between lessons, in a word.
@@ -58,8 +61,14 @@ class Method(ABC):
         self.seed = seed
         self.workdir = workdir
 
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """Its options and their defaults: what its constructor takes by name."""
+        given = inspect.signature(cls).parameters.values()
+        return {each.name: each.default for each in given if each.kind is each.KEYWORD_ONLY}
+
     @abstractmethod
-    def learn(self, features: NDArray[np.float32], labels: Labels) -> None:
+    def learn(self, features: NDArray[Any], labels: Labels) -> None:
         """Learn pictures, of old classes or new ones.
 
         Args:
@@ -68,18 +77,18 @@ class Method(ABC):
         """
 
     @abstractmethod
-    def scores(self, features: NDArray[np.float32]) -> Scores:
+    def scores(self, features: NDArray[Any]) -> Scores:
         """The classes known, C of them, and float64 [n, C]: rows of probabilities.
 
         Raises:
             NothingLearned: if no class is known.
         """
 
-    def correct(self, features: NDArray[np.float32], labels: Labels) -> None:
+    def correct(self, features: NDArray[Any], labels: Labels) -> None:
         """Take corrections of pictures that were answered wrongly; by default, learn them."""
         self.learn(features, labels)
 
-    def forget(self, features: NDArray[np.float32], labels: Labels) -> None:
+    def forget(self, features: NDArray[Any], labels: Labels) -> None:
         """Forget pictures that were learned.
 
         Raises:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from retain.faces.cli import adapting, ask, bench, hand, own, teach
+from retain.faces.cli import serve as serving
 from retain.faces.cli.failures import guarded, told
 from retain.faces.cli.output import line
 from retain.faces.cli.progress import progress
@@ -86,6 +87,7 @@ COMMANDS: Final = (
     Command("export", hand.export, OWN, "retain export shop shop.onnx"),
     Command("pack", hand.pack, OWN, "retain pack shop shop.retain"),
     Command("unpack", hand.unpack, OWN, "retain unpack shop2 shop.retain"),
+    Command("serve", serving.serve, OWN, "retain serve shop"),
     Command(
         "bench stream",
         bench.stream,

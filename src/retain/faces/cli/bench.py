@@ -71,8 +71,8 @@ def stream(
     """Make a stream: what is taught, in which order, and asked."""
     from retain.bench import load_pool, make_stream, save_stream
 
-    with progress("extracting features, once", quiet=as_json) as tick:
-        data = load_pool(pool, cache=cache, progress=tick)
+    # A stream says which pictures come when; of their features it needs none.
+    data = load_pool(pool, cache=cache, extractor="none")
     written = []
     for each in seed or [0]:
         made = make_stream(kind.value, data, each, **_options(option))
@@ -112,7 +112,10 @@ def run(
     ],
     method: Annotated[
         list[str] | None,
-        typer.Option(help="As retain bench methods lists; may be repeated. By default retain."),
+        typer.Option(
+            help="As retain bench methods lists; may be repeated; all for all that learn features. "
+            "By default retain."
+        ),
     ] = None,
     seed: Annotated[
         list[int] | None,
@@ -288,7 +291,8 @@ def _jobs(
     """The runs that were asked for, and the number of their steps."""
     from retain.bench import REGISTRY, Job, find_pool, load_stream
 
-    wanted = list(REGISTRY) if list(method or []) == ["all"] else list(method or ["retain"])
+    every = [name for name, kind in REGISTRY.items() if kind.needs == "features"]
+    wanted = every if list(method or []) == ["all"] else list(method or ["retain"])
     for name in wanted:
         if name not in REGISTRY:
             raise Mistake(f"there is no method {name!r}; use {', '.join(REGISTRY)}, or all")
@@ -306,9 +310,10 @@ def _jobs(
 
 def _heard(jobs: Sequence[Job], total: int, processes: int, *, quiet: bool) -> tuple[Event, ...]:
     """Do the jobs under a bar; where there is no terminal, a line for each run that ended."""
-    from retain.bench import load_pool, run_many
+    from retain.bench import REGISTRY, load_pool, run_many
 
-    for data, cache in {(job.pool, job.cache) for job in jobs}:
+    featured = [job for job in jobs if REGISTRY[job.method].needs == "features"]
+    for data, cache in {(job.pool, job.cache) for job in featured}:
         # Once, and before the runs, which would all compute them.
         with progress("extracting features, once", quiet=quiet) as tick:
             load_pool(data, cache=cache, progress=tick)

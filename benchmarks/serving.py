@@ -1,0 +1,349 @@
+"""What HTTP costs, how much one server answers, and what is lost when its processes are killed.
+
+1. Batch 1: the same pictures in turn through `Classifier.predict` here and through a server;
+   the median difference. Bar: 3 ms.
+2. 32 clients at once on one server, beside the bare extractor with all its threads, in turn; each
+   picture comes once in a while, so that no answer is remembered. Bar: 0.9 of its rate. Clients run
+   on the same processors, so the processor time of the server for one answer stands beside it.
+3. 10,000 mixed requests to two workers, 200 of them corrections, while workers are killed five
+   times: every correction that was acknowledged is there, and every answer is that of the version
+   that it names. Bar: nothing lost, nothing mixed.
+
+`--quick` does a tenth of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from _data import ROOT, table
+
+import retain
+from retain.values import Source
+from retain.vision import encode_vector, extract_many, load_builtin
+
+COMMAND = [sys.executable, "-c", "from retain.faces.cli import main; main()"]
+TAUGHT = 200
+CLIENTS = 32
+D = 16
+
+
+@contextmanager
+def served(path: Path, *options: str) -> Iterator[tuple[int, str, subprocess.Popen[str]]]:
+    """A server as `retain serve` starts it: its port, its owner's token, its process."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    process = subprocess.Popen(
+        [*COMMAND, "serve", str(path), "--port", str(port), "--rate", "0", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        token = ""
+        while not token:
+            line = process.stdout.readline()
+            token = (re.search(r"#token=(\S+)", line) or [None, ""])[1]
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", port), 1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield port, token, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def request(route: str, body: bytes, kind: str, token: str = "") -> bytes:
+    """An HTTP request as bytes, so that asking costs next to nothing."""
+    who = f"Authorization: Bearer {token}\r\n" if token else ""
+    head = f"POST {route} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n{who}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def answer(file: socket.SocketIO) -> tuple[int, bytes]:
+    """The status and the body of an answer."""
+    status = int(file.readline().split()[1])
+    length = 0
+    while (line := file.readline()) not in (b"\r\n", b""):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            length = int(value)
+    return status, file.read(length)
+
+
+def pictures(name: str) -> tuple[list[bytes], list[str]]:
+    path = ROOT / "data" / f"{name}.npz"
+    if not path.exists():
+        print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
+        sys.exit(0)
+    with np.load(path) as stored:
+        offsets, data, classes = stored["offsets"], stored["data"], stored["classes"]
+        order = np.random.default_rng(0).permutation(len(offsets) - 1)
+        found = [data[offsets[i] : offsets[i + 1]].tobytes() for i in order]
+        labels = [str(classes[stored["labels"][i]]) for i in order]
+    return found, labels
+
+
+def spent(process: int) -> float:
+    """Processor seconds of a process and of those it started, so far."""
+    total = 0
+    for child in Path("/proc").iterdir():
+        if child.name.isdigit():
+            try:
+                fields = (child / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(child.name) == process or int(fields[1]) == process:
+                total += int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def overhead(shop: retain.Classifier, port: int, asked: list[bytes]) -> None:
+    own, http = [], []
+    with socket.create_connection(("127.0.0.1", port)) as link, link.makefile("rb") as file:
+        for data in asked:
+            started = time.perf_counter()
+            here = shop.predict([data])[0]
+            own.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            link.sendall(request("/predict", data, "image/jpeg"))
+            status, body = answer(file)
+            http.append(time.perf_counter() - started)
+            there = json.loads(body)["predictions"][0]
+            assert (status, there["label"]) == (200, here.label), body
+    a, b = np.array(own) * 1e3, np.array(http) * 1e3
+    table(
+        f"batch 1, {len(asked)} pictures, ms (bar: +3)",
+        ["", "median", "90 %"],
+        [
+            ["predict", f"{np.median(a):.2f}", f"{np.percentile(a, 90):.2f}"],
+            ["over HTTP", f"{np.median(b):.2f}", f"{np.percentile(b, 90):.2f}"],
+            ["difference", f"{np.median(b - a):.2f}", ""],
+        ],
+    )
+
+
+async def _client(port: int, requests: Iterator[bytes], until: float) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    done = 0
+    while time.perf_counter() < until:
+        writer.write(next(requests))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        await reader.readexactly(int(re.search(rb"content-length: (\d+)", head)[1]))
+        done += 1
+    writer.close()
+    return done
+
+
+def throughput(port: int, process: int, asked: list[bytes], seconds: float) -> None:
+    extractor = load_builtin("efficientnet_lite0")
+    made = [request("/predict", data, "image/jpeg") for data in asked]
+
+    def forever(items: list[bytes]) -> Iterator[bytes]:
+        while True:
+            yield from items
+
+    requests = forever(made)
+
+    async def crowd() -> int:
+        until = time.perf_counter() + seconds
+        return sum(await asyncio.gather(*(_client(port, requests, until) for _ in range(CLIENTS))))
+
+    bare, http, bare_cpu, http_cpu = [], [], [], []
+    sources = forever(asked)
+    for _ in range(3):
+        done = 0
+        started, used = time.perf_counter(), time.process_time()
+        stream = (Source("", lambda data=next(sources): data) for _ in iter(int, 1))
+        for _each in extract_many(stream, extractor):
+            done += 1
+            if time.perf_counter() - started > seconds:
+                break
+        bare.append(done / (time.perf_counter() - started))
+        bare_cpu.append((time.process_time() - used) / done)
+        used = spent(process)
+        count = asyncio.run(crowd())
+        http.append(count / seconds)
+        http_cpu.append((spent(process) - used) / count)
+    table(
+        f"{CLIENTS} clients, {seconds:.0f} s, medians of 3 (bar: 0.90)",
+        ["", "pictures a second", "processor ms each"],
+        [
+            ["bare extractor", f"{np.median(bare):.0f}", f"{np.median(bare_cpu) * 1e3:.2f}"],
+            ["over HTTP", f"{np.median(http):.0f}", f"{np.median(http_cpu) * 1e3:.2f}"],
+            [
+                "share",
+                f"{np.median(np.array(http) / bare):.2f}",
+                f"{np.median(np.array(bare_cpu) / http_cpu):.2f}",
+            ],
+        ],
+    )
+
+
+def workers(parent: int) -> list[int]:
+    found = []
+    for child in Path("/proc").iterdir():
+        if child.name.isdigit():
+            try:
+                fields = (child / "stat").read_text().rpartition(")")[2].split()
+                line = (child / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(fields[1]) == parent and b"spawn_main" in line:
+                found.append(int(child.name))
+    return found
+
+
+def mixed(scratch: Path, total: int, corrections: int, kills: int) -> None:
+    """The third part; asks with vectors, since not the network is on trial here."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(6, D))
+    rows = (centres[random.integers(0, 6, 400)] + 0.8 * random.normal(size=(400, D))).astype("f4")
+    with retain.create(scratch / "mixed", extractor=f"vectors:{D}") as shop:
+        for c in range(6):
+            taught = centres[c] + 0.8 * random.normal(size=(15, D))
+            shop.learn(taught.astype("f4"), f"class{c}")
+    answers: list[tuple[int, int, str, float]] = []
+    acknowledged: dict[str, str] = {}
+    turn, failed, refused = threading.Lock(), [0], [0]
+    every = total // corrections
+    numbers = iter(range(total))
+
+    def picture(row: np.ndarray) -> str:
+        return base64.b64encode(encode_vector(row)).decode()
+
+    def ask(port: int, token: str) -> None:
+        link = file = None
+        while True:
+            with turn:
+                number = next(numbers, None)
+            if number is None:
+                return
+            correct = number % every == every - 1
+            chosen = [number % 400, (number * 7 + 1) % 400]
+            if correct:
+                # Pictures that nobody else corrects, so that what is said of them stays said.
+                row = (centres[number % 6] + 1.5 * np.sin(number + np.arange(D))).astype("f4")
+                label = f"class{(number // every) % 6}"
+                body = {"corrections": [{"bytes": picture(row), "label": label}], "force": True}
+            else:
+                body = {"pictures": [{"bytes": picture(rows[i])} for i in chosen]}
+            text = json.dumps(body).encode()
+            route = "/correct" if correct else "/predict"
+            while True:
+                try:
+                    if link is None:
+                        link = socket.create_connection(("127.0.0.1", port), 30)
+                        file = link.makefile("rb")
+                    link.sendall(request(route, text, "application/json", token))
+                    status, told = answer(file)
+                    break
+                except (OSError, IndexError, ValueError):
+                    # Its worker was killed: ask again, as any client would.
+                    failed[0] += 1
+                    link = None
+                    time.sleep(0.05)
+            value = json.loads(told)
+            if status == 200 and correct:
+                acknowledged[value["corrected"][0]["image"]] = label
+            elif status == 200:
+                for i, each in zip(chosen, value["predictions"], strict=True):
+                    answers.append((value["event"], i, each["label"], each["probability"]))
+            elif correct and status == 409:
+                refused[0] += 1
+            else:
+                raise AssertionError((status, told[:300]))
+
+    with served(scratch / "mixed", "--workers", "2") as (port, token, process):
+        threads = [threading.Thread(target=ask, args=(port, token)) for _ in range(8)]
+        started = time.perf_counter()
+        for each in threads:
+            each.start()
+        killed = 0
+        while any(each.is_alive() for each in threads):
+            time.sleep(0.2)
+            due = (killed + 1) * total / (kills + 1)
+            if killed < kills and len(answers) / 2 >= due:
+                alive = workers(process.pid)
+                if alive:
+                    os.kill(alive[killed % len(alive)], signal.SIGKILL)
+                    killed += 1
+        seconds = time.perf_counter() - started
+    with retain.open(scratch / "mixed") as shop:
+        there = {sample.image: sample.label for sample in shop.samples()}
+        lost = sum(there.get(image) != label for image, label in acknowledged.items())
+        sound = shop.verify().ok
+        events = sorted({event for event, *_ in answers})
+        sampled = {*events[:: max(1, len(events) // 40)], events[-1]}
+        checked = wrong = 0
+        for event in sampled:
+            said = shop.predict(rows, version=event, top=1)
+            for at, i, label, probability in answers:
+                if at == event:
+                    checked += 1
+                    same = abs(said[i].probability - probability) < 1e-9
+                    wrong += not (same and said[i].label == label)
+    table(
+        f"{total:,} requests in {seconds:.0f} s, {killed} workers killed (bar: 0 lost, 0 mixed)",
+        ["", "count"],
+        [
+            ["corrections acknowledged", len(acknowledged)],
+            ["of these lost", lost],
+            ["corrections refused (409)", refused[0]],
+            ["requests asked again", failed[0]],
+            ["versions that answered", len(events)],
+            ["answers held against their version", checked],
+            ["of these otherwise", wrong],
+            ["verify", "ok" if sound else "NOT OK"],
+        ],
+    )
+    assert not lost
+    assert not wrong
+    assert sound
+
+
+def main() -> None:
+    """All three parts."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="a tenth of it")
+    options.add_argument("--only", choices=["latency", "throughput", "mixed"])
+    given = options.parse_args()
+    part = 10 if given.quick else 1
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        if given.only != "mixed":
+            data, labels = pictures("clothing17_224")
+            with retain.create(scratch / "shop") as shop:
+                shop.learn(data[:TAUGHT], labels[:TAUGHT])
+                with served(scratch / "shop") as (port, _, process):
+                    if given.only != "throughput":
+                        overhead(shop, port, data[TAUGHT : TAUGHT + max(1000 // part, 100)])
+                    if given.only != "latency":
+                        throughput(port, process.pid, data[TAUGHT:], 20 / part + 1)
+        if given.only in (None, "mixed"):
+            mixed(scratch, 10_000 // part, 200 // part, 1 if given.quick else 5)
+
+
+if __name__ == "__main__":
+    main()

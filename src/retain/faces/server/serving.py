@@ -1,0 +1,266 @@
+"""One worker process's hold on the classifier: work in threads, many readers and one writer.
+
+A picture is looked at by one thread from beginning to end; in trials on processors this answered as
+many as batching did, and sooner. Changes wait for each other in a line of their own, so that they
+never keep readers from a thread. Each answer is of one version, since the classifier asks its
+journal once for each call; nothing here keeps a version of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar, final
+
+import retain
+from retain.faces.server.desk import Desk, Kept
+from retain.faces.server.guard import Guard
+from retain.faces.server.metrics import Metrics
+from retain.faces.server.problems import Problem
+from retain.faces.server.settings import Settings
+from retain.faces.server.tokens import Tokens, Who
+from retain.values import Prediction, Receipt, Source, Update, content_hash
+
+__all__ = ["Answers", "Serving", "source"]
+
+T = TypeVar("T")
+
+_WAITING: Final = 256
+_RECALL: Final = 512
+_POLL: Final = 0.25
+_LOG: Final = logging.getLogger("retain.serve")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was asked of some pictures: the version's event, each answer and its name, the rest."""
+
+    event: int
+    answers: tuple[Prediction, ...]
+    names: tuple[str, ...]
+    similar: tuple[tuple[retain.Neighbour, ...], ...]
+    skipped: tuple[retain.Skipped, ...]
+
+
+def source(kept: Kept) -> Source:
+    """A picture from the desk, as the classifier takes it."""
+    return Source(kept.name, lambda: kept.data)
+
+
+@final
+class Serving:
+    """The classifier and all that goes with it in one process; made by `open`."""
+
+    def __init__(self, settings: Settings, classifier: retain.Classifier) -> None:
+        from retain.vision import usable_cores
+
+        self.settings = settings
+        self.classifier = classifier
+        self.guard = Guard(settings.decoders)
+        self.desk = Desk(settings.folder)
+        self.metrics = Metrics()
+        self.tokens = Tokens(settings.folder, settings.session)
+        self._readers = ThreadPoolExecutor(usable_cores() + 1, thread_name_prefix="retain-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="retain-write")
+        self._keepers = ThreadPoolExecutor(2, thread_name_prefix="retain-keep")
+        self._desk_work = ThreadPoolExecutor(1, thread_name_prefix="retain-desk")
+        self._extractor = ""
+        self._waiting = 0
+        self._restarts = 0
+        self._ended = threading.Event()
+        self._listeners: set[asyncio.Queue[dict[str, Any] | None]] = set()
+        classifier.look_with(self.guard.decode, recall=_RECALL)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Serving:
+        """Open the classifier (NotAClassifier and the like)."""
+        return cls(settings, retain.open(settings.path))
+
+    def close(self) -> None:
+        """Finish what has begun, and let go."""
+        self._ended.set()
+        for pool in (self._readers, self._writer, self._keepers, self._desk_work):
+            pool.shutdown(wait=True, cancel_futures=True)
+        with suppress(Exception):
+            self.hand_in()
+        self.classifier.close()
+        self.desk.close()
+        self.guard.close()
+
+    @property
+    def extractor(self) -> str:
+        """The name of what looks at pictures."""
+        if not self._extractor:
+            self._extractor = self.classifier.status().extractor
+        return self._extractor
+
+    # -- work in threads -----------------------------------------------------------------------
+
+    async def read(self, work: Callable[..., T], *given: Any, **more: Any) -> T:
+        """Run what only reads, when a thread is free."""
+        return await self._run(self._readers, partial(work, *given, **more))
+
+    async def change(self, who: Who, work: Callable[..., T], *given: Any, **more: Any) -> T:
+        """Run what changes the classifier, after other changes, in somebody's name."""
+
+        def named() -> T:
+            with self.classifier.acting(who.name):
+                found = work(*given, **more)
+            self.changed(found)
+            return found
+
+        # What has begun is finished even if nobody waits for the answer any more.
+        return await asyncio.shield(self._run(self._writer, named))
+
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        if self._waiting >= _WAITING:
+            raise Problem(503, "Busy", "too many requests wait already; try again in a moment")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, work)
+        except retain.GateRefused as error:
+            self.metrics.add("retain_refusals_total")
+            raise error
+        finally:
+            self._waiting -= 1
+
+    # -- what is asked -------------------------------------------------------------------------
+
+    async def predict(
+        self,
+        pictures: Sequence[Source],
+        *,
+        top: int = 5,
+        similar: int = 0,
+        version: int | str | None = None,
+        keep: bool = True,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Answers:
+        """Answer pictures, and keep them on the desk for whoever corrects them."""
+        loop = asyncio.get_running_loop()
+        kept = [Kept(content_hash(data := each.read()), each.name, data) for each in pictures]
+        # Written while the network looks at them.
+        names = loop.run_in_executor(self._keepers, self.desk.keep, kept) if keep and kept else None
+        sources = [source(each) for each in kept]
+
+        def work() -> tuple[retain.Predictions, Sequence[tuple[retain.Neighbour, ...]]]:
+            found = self.classifier.predict(sources, top=top, version=version, progress=progress)
+            read = {each.image for each in found}
+            good = [source(each) for each in kept if each.image in read]
+            return found, self.classifier.similar(good, count=similar) if similar else ()
+
+        try:
+            found, around = await self.read(work)
+        finally:
+            given = dict(zip([k.image for k in kept], await names if names else [], strict=False))
+        answers = tuple(found)
+        self._wonder(answers, given, found.skipped, kept)
+        return Answers(
+            found.event,
+            answers,
+            tuple(given.get(each.image, "") for each in answers),
+            tuple(around) if similar else tuple(() for _ in answers),
+            found.skipped,
+        )
+
+    def _wonder(
+        self,
+        answers: Sequence[Prediction],
+        names: dict[str, str],
+        skipped: Sequence[retain.Skipped],
+        kept: Sequence[Kept],
+    ) -> None:
+        """Count the answers; put the unknown ones into the inbox; keep nothing that is not new."""
+        self.metrics.add("retain_pictures_total", len(answers))
+        unknown = [each for each in answers if each.unknown and not each.remembered]
+        if unknown:
+            self.metrics.add("retain_unknown_total", len(unknown))
+        if not names:
+            return
+        read = {each.image for each in answers}
+        gone = [each.image for each in answers if each.remembered]
+        gone += [each.image for each in kept if skipped and each.image not in read]
+        if gone:
+            self._desk_work.submit(self.desk.erase, gone, answers=False)
+        if unknown and self.settings.inbox:
+            rows = [
+                (each.image, each.label, each.probability, each.typicality, names[each.image])
+                for each in unknown
+            ]
+            self._desk_work.submit(self.desk.wonder, rows)
+
+    # -- what changed ----------------------------------------------------------------------------
+
+    def changed(self, found: object) -> None:
+        """Count a change."""
+        if isinstance(found, Update | Receipt) and found.event is not None:
+            kind = found.kind if isinstance(found, Update) else "forget"
+            self.metrics.add("retain_changes_total", verb=kind)
+            worse = len(found.worse) if isinstance(found, Update) else 0
+            if worse:
+                self.metrics.add("retain_regressions_total", worse)
+
+    def taught(self, images: Sequence[str]) -> None:
+        """Taught pictures leave the desk: the classifier keeps them now."""
+        if images:
+            self.desk.erase(list(images), answers=False)
+
+    def listen(self) -> asyncio.Queue[dict[str, Any] | None]:
+        """A queue that is told of every new event, until `unlisten`; None says that it ends."""
+        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(maxsize=100)
+        self._listeners.add(queue)
+        return queue
+
+    def unlisten(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
+        """Tell a queue nothing more."""
+        self._listeners.discard(queue)
+
+    def end_streams(self) -> None:
+        """Tell every queue that there is nothing more to come."""
+        for queue in self._listeners:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(None)
+
+    async def watch(self) -> None:
+        """Look for changes that other processes made, and hand in what was counted, for ever."""
+        loop, last, turns = asyncio.get_running_loop(), -1, 0
+        while not self._ended.is_set():
+            try:
+                last = await loop.run_in_executor(self._desk_work, self._looked, last, loop)
+                turns += 1
+                if turns % 4 == 0:
+                    await loop.run_in_executor(self._desk_work, self.hand_in)
+            except Exception as error:  # noqa: BLE001 - it must go on, whatever it met
+                _LOG.warning("the watch stumbled: %s", type(error).__name__)
+            await asyncio.sleep(_POLL)
+
+    def _looked(self, last: int, loop: asyncio.AbstractEventLoop) -> int:
+        event = self.classifier.event
+        if event == last or last < 0:
+            return event
+        fresh = [each for each in self.classifier.log() if each.event > last]
+        if any(each.kind == "forget" for each in fresh):
+            self.desk.forget_strays({each.image for each in self.classifier.samples()})
+        for each in fresh:
+            loop.call_soon_threadsafe(self._tell, retain.to_json(each))
+        return event
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        for queue in self._listeners:
+            with suppress(asyncio.QueueFull):
+                queue.put_nowait(event)
+
+    def hand_in(self) -> None:
+        """Add what this process counted to what all did."""
+        restarts = self.guard.restarts
+        if restarts > self._restarts:
+            self.metrics.add("retain_decoder_restarts_total", restarts - self._restarts)
+            self._restarts = restarts
+        gauges = {"retain_queue": float(self._waiting), "retain_workers": 1.0}
+        self.desk.count(self.metrics.taken(), gauges)

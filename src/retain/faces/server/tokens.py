@@ -1,0 +1,145 @@
+"""Who may do what: tokens with roles, of which only hashes are kept.
+
+A token is 256 random bits, so one round of SHA-256 hides it; whoever reads the file learns names
+and roles and cannot sign in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+from retain.errors import BadOption, Damaged
+
+__all__ = ["ANONYMOUS", "ROLES", "Tokens", "Who", "hashed", "made"]
+
+ROLES: Final = ("reader", "teacher", "owner")
+"""From the least to the most: each may do what those before it may."""
+
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Somebody at the door: a name for the journal, and a role; None may do nothing yet."""
+
+    name: str
+    role: str | None
+
+    def may(self, role: str) -> bool:
+        """Whether this role's work may be done.
+
+        >>> Who("anna", "teacher").may("reader"), Who("anna", "teacher").may("owner")
+        (True, False)
+        """
+        return self.role is not None and ROLES.index(self.role) >= ROLES.index(role)
+
+
+ANONYMOUS: Final = Who("anonymous", None)
+
+
+def made() -> str:
+    """A new token."""
+    return "rt-" + secrets.token_urlsafe(32)
+
+
+def hashed(token: str) -> str:
+    """What is kept of a token."""
+    return "sha256:" + hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
+
+
+@final
+class Tokens:
+    """The tokens of one classifier, in ``tokens.json`` (mode 0600); read anew when it changes."""
+
+    def __init__(self, folder: Path, session: str = "") -> None:
+        self._file = folder / "tokens.json"
+        self._session = session
+        self._seen: tuple[int, int, int] | None = None
+        self._known: Mapping[str, Who] = {}
+
+    def who(self, token: str) -> Who | None:
+        """Whose token it is; compared with every one that there is, in constant time each."""
+        given, found = hashed(token), None
+        known = dict(self._read())
+        if self._session:
+            known[self._session] = Who("owner", "owner")
+        for kept, who in known.items():
+            if hmac.compare_digest(kept, given):
+                found = who
+        return found
+
+    def names(self) -> dict[str, str]:
+        """Name → role of all that have a token."""
+        return {who.name: str(who.role) for who in self._read().values()}
+
+    def add(self, name: str, role: str) -> str:
+        """Make a token for somebody, in place of an earlier one; returned once and never again.
+
+        Raises:
+            BadOption: if there is no such role, or the name cannot be one.
+        """
+        if role not in ROLES:
+            raise BadOption(f"there is no role {role!r}; use {', '.join(ROLES)}")
+        if not _NAME.fullmatch(name):
+            raise BadOption(
+                f"{name!r} cannot be a name; use a letter and then letters, digits and _ . @ - "
+                f"(64 at most)"
+            )
+        token = made()
+        kept = {key: who for key, who in self._read().items() if who.name != name}
+        self._write({**kept, hashed(token): Who(name, role)})
+        return token
+
+    def drop(self, name: str) -> None:
+        """Let somebody's token open nothing any more.
+
+        Raises:
+            BadOption: if nobody of that name has one.
+        """
+        kept = {key: who for key, who in self._read().items() if who.name != name}
+        if len(kept) == len(self._read()):
+            names = ", ".join(sorted(self.names())) or "nobody"
+            raise BadOption(f"{name!r} has no token; those who have: {names}")
+        self._write(kept)
+
+    # -- inside -------------------------------------------------------------------------------
+
+    def _read(self) -> Mapping[str, Who]:
+        try:
+            status = self._file.stat()
+        except FileNotFoundError:
+            return {}
+        seen = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if seen != self._seen:
+            try:
+                rows = json.loads(self._file.read_bytes())["tokens"]
+                known = {row["hash"]: Who(row["name"], row["role"]) for row in rows}
+                if not all(who.role in ROLES for who in known.values()):
+                    raise ValueError("a role that there is not")
+            except (ValueError, KeyError, TypeError) as error:
+                raise Damaged(
+                    f"{self._file} does not hold tokens ({error}); remove it, and new ones are made"
+                ) from error
+            self._known, self._seen = known, seen
+        return self._known
+
+    def _write(self, known: Mapping[str, Who]) -> None:
+        self._file.parent.mkdir(mode=0o700, exist_ok=True)
+        rows = [{"name": who.name, "role": who.role, "hash": key} for key, who in known.items()]
+        fresh = self._file.with_name(f".tokens.{os.getpid()}")
+        fresh.unlink(missing_ok=True)
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump({"format": 1, "tokens": rows}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._file)

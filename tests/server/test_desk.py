@@ -1,0 +1,201 @@
+"""What is kept besides: bounded, shared, and gone when it should be."""
+
+import threading
+
+import pytest
+
+from tests.server.conftest import Server, body, cluster, npy
+
+from retain.faces.server import desk as module  # isort: skip
+from retain.faces.server.desk import Desk, Kept  # isort: skip
+
+
+@pytest.fixture
+def desk(tmp_path):
+    made = Desk(tmp_path / "serve")
+    yield made
+    made.close()
+
+
+def kept(n, size=100):
+    return Kept(f"sha256:{n:064x}", f"{n}.jpg", f"picture {n} ".encode() * (size // 10))
+
+
+def test_an_answer_leads_to_its_picture_from_any_process(desk, tmp_path):
+    other = Desk(tmp_path / "serve")
+    names = desk.keep([kept(1), kept(2)])
+    assert other.asked(names[1]) == kept(2).image
+    assert other.picture(kept(2).image) == kept(2)
+    assert other.asked("p-nothing") is None
+    assert len(other.find("sha256:" + "0" * 20)) == 2
+    other.close()
+
+
+def test_only_the_latest_are_kept(desk, monkeypatch):
+    monkeypatch.setattr(module, "_ANSWERS", 10)
+    monkeypatch.setattr(module, "_TIDY", 1)
+    names = [desk.keep([kept(n)])[0] for n in range(30)]
+    assert desk.asked(names[0]) is None
+    assert desk.picture(kept(0).image) is None
+    assert all(desk.asked(name) for name in names[-10:])
+
+
+def test_only_so_many_bytes_are_kept(desk, monkeypatch):
+    monkeypatch.setattr(module, "_BYTES", 5000)
+    monkeypatch.setattr(module, "_TIDY", 1)
+    for n in range(30):
+        desk.keep([kept(n, 1000)])
+    sizes = [len(each.data) for each in desk.lately(100)]
+    assert 0 < sum(sizes) <= 5000
+
+
+def test_the_inbox_is_bounded_and_the_latest_come_first(desk, monkeypatch):
+    monkeypatch.setattr(module, "_INBOX", 5)
+    for n in range(8):
+        name = desk.keep([kept(n)])[0]
+        desk.wonder([(kept(n).image, "mug", 0.5, 0.01, name)])
+    total, rows = desk.inbox()
+    assert total == 5
+    assert [row.name for row in rows] == [f"{n}.jpg" for n in (7, 6, 5, 4, 3)]
+    assert desk.dismiss([kept(7).image]) == 1
+    assert desk.picture(kept(7).image) is None
+    assert desk.dismiss([]) == 4
+    assert desk.inbox() == (0, [])
+
+
+def test_what_is_erased_is_on_no_disk(desk, tmp_path):
+    desk.keep([kept(n, 3000) for n in range(4)])
+    desk.erase([kept(2).image], answers=True)
+    data = b"".join(each.read_bytes() for each in (tmp_path / "serve").iterdir())
+    assert b"picture 1 " in data
+    assert b"picture 2 " not in data
+    assert kept(2).image.encode() not in data
+
+
+def test_many_write_at_once(desk, tmp_path):
+    others = [desk, Desk(tmp_path / "serve"), Desk(tmp_path / "serve")]
+    names, failures = [], []
+
+    def work(which, start):
+        try:
+            for n in range(start, start + 40):
+                names.append((which.keep([kept(n)])[0], n))
+                which.count({"a": 1.0}, {"g": 2.0})
+        except Exception as error:  # noqa: BLE001 - any at all
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(d, 100 * i)) for i, d in enumerate(others)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert not failures
+    assert all(desk.asked(name) == kept(n).image for name, n in names)
+    assert desk.counted()[0]["a"] == 120
+    for each in others[1:]:
+        each.close()
+
+
+def far(n, seed=0):
+    """Vectors far from everything taught, in two heaps."""
+    left = cluster("xx", n, seed=seed, spread=0.1) * 4
+    right = cluster("yy", n, seed=seed, spread=0.1) * 4
+    return left, right
+
+
+def settle(server):
+    server.serving._desk_work.submit(lambda: None).result()
+
+
+def test_the_inbox_groups_and_suggestions(server, monkeypatch):
+    left, right = far(6)
+    monkeypatch.setattr("retain.answers.UNKNOWN_BELOW", 2.0)
+    for rows in (left, right):
+        server.post("/predict", json={"pictures": [body(row) for row in rows]})
+    settle(server)
+    assert server.get("/inbox")["total"] == 12
+    told = server.get("/inbox/clusters")
+    assert [each["size"] for each in told["clusters"]] == [6, 6]
+    assert told["clusters"][0]["sentence"] == "these 6 look alike: name them?"
+    groups = [set(each["images"]) for each in told["clusters"]]
+    of = server.post("/predict?keep=false", json={"pictures": [body(row) for row in left]})
+    assert {each["image"] for each in of["predictions"]} in groups
+    chosen = server.get("/next?count=2")["pictures"]
+    assert len({next(i for i, g in enumerate(groups) if c["image"] in g) for c in chosen}) == 2
+    items = [{"image": image, "label": "new"} for image in sorted(groups[0])]
+    assert server.post("/learn", "teacher", json={"items": items})["learned"] == 6
+    assert server.get("/inbox")["total"] == 6
+    assert server.post("/inbox/dismiss", "teacher", json={"images": []})["dismissed"] == 6
+
+
+@pytest.mark.parametrize(("options", "query"), [({"inbox": False}, ""), ({}, "?keep=false")])
+def test_nothing_is_kept_where_that_is_not_wanted(vectors, monkeypatch, options, query):
+    monkeypatch.setattr("retain.answers.UNKNOWN_BELOW", 2.0)
+    with Server(vectors, **options) as server:
+        told = server.post(f"/predict{query}", content=npy(far(1)[0][0]))["predictions"][0]
+        settle(server)
+        assert told["unknown"] is True
+        assert server.get("/inbox")["total"] == 0
+        assert bool(told["id"]) == (not query)
+
+
+def test_hints(server):
+    known = server.shop.samples()
+    ant = next(each for each in known if each.label == "ant")
+    near = body(cluster("ant", 12)[0] * 1.0)
+    told = server.post(
+        "/hints",
+        json={
+            "items": [
+                {"image": ant.image, "label": "bee"},
+                {**near, "label": "bee"},
+                {"bytes": "AAAA", "label": "bee"},
+                *[body(cluster("gnu", 1)[0] * (1 + k / 1000)) for k in range(3)],
+            ]
+        },
+    )["hints"]
+    kinds = [{hint["kind"] for hint in each} for each in told]
+    assert "unreadable" in kinds[2]
+    assert all("burst" in each for each in kinds[3:])
+    assert "3 of the pictures given" in told[3][0]["sentence"]
+
+
+def test_hints_on_photographs(photos, drawn):
+    from io import BytesIO
+
+    from PIL import Image, ImageFilter
+
+    tiny, blurred = BytesIO(), BytesIO()
+    picture = Image.open(drawn["plate"][6])
+    picture.resize((20, 20)).save(tiny, "PNG")
+    picture.resize((300, 300)).filter(ImageFilter.GaussianBlur(9)).save(blurred, "PNG")
+    files = [
+        ("files", (name, data))
+        for name, data in (
+            ("tiny.png", tiny.getvalue()),
+            ("blurred.png", blurred.getvalue()),
+            ("again.jpg", drawn["mug"][0].read_bytes()),
+        )
+    ]
+    told = photos.post("/hints", files=files, data={"labels": ["plate", "plate", "spoon"]})["hints"]
+    kinds = [{hint["kind"] for hint in each} for each in told]
+    assert "small" in kinds[0]
+    assert "blurry" in kinds[1]
+    assert "contradicts" in kinds[2]
+
+
+def test_metrics_count_what_happened(server):
+    wrong = [body(row, label="bee") for row in cluster("ant", 12, seed=9)]
+    server.post("/predict", json={"pictures": [body(row) for row in cluster("bee", 3)]})
+    server.post("/learn", "teacher", json={"items": wrong}, status=409)
+    elk = body(cluster("elk", 1)[0], label="elk")
+    server.post("/correct", "teacher", json={"corrections": [elk]})
+    text = server.ask("GET", "/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert values["retain_pictures_total"] == "3"
+    assert values['retain_changes_total{verb="correct"}'] == "1"
+    assert values["retain_refusals_total"] == "1"
+    assert values["retain_version"] == "4"
+    assert values["retain_workers"] == "1"
+    assert values['retain_requests_total{route="/predict",method="POST",status="200"}'] == "1"
+    assert values['retain_request_seconds_bucket{route="/predict",le="+Inf"}'] == "1"

@@ -1,0 +1,127 @@
+"""Decoders in processes of their own: the same pixels, and whatever happens there stays there."""
+
+import io
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="serving needs the extra: pip install 'retain[server]'")
+
+from PIL import Image
+
+from retain.errors import BadImage
+from retain.faces.server.guard import Guard
+from retain.vision import decode, encode_array
+
+
+def picture(side=300, kind="JPEG", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 255, (side, side + 40, 3)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def guard():
+    made = Guard(1, seconds=5.0)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("shorter", [None, 64])
+def test_the_same_pixels(guard, kind, shorter):
+    data = picture(kind=kind)
+    assert (guard.decode(data, shorter=shorter) == decode(data, shorter=shorter)).all()
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", picture()[:200], b"%PDF-1.4"])
+def test_the_same_refusals(guard, data):
+    with pytest.raises(BadImage) as there:
+        guard.decode(data)
+    with pytest.raises(BadImage) as here:
+        decode(data)
+    assert str(there.value) == str(here.value)
+
+
+def test_a_bomb_is_refused_and_the_next_one_is_answered(guard):
+    """Sixty-three million pixels in sixty kilobytes, in a process that has 100 MB."""
+    tight = Guard(1, memory=100 << 20)
+    try:
+        file = io.BytesIO()
+        Image.new("RGB", (7900, 8000)).save(file, "PNG")
+        with pytest.raises(BadImage, match=r"memory|gave up"):
+            tight.decode(file.getvalue())
+        assert tight.decode(picture(50)).shape == (50, 90, 3)
+    finally:
+        tight.close()
+
+
+def test_a_picture_that_takes_too_long_is_given_up():
+    slow = Guard(1, seconds=1.5)
+    try:
+        slow.decode(picture(20))
+        child = slow._idle.queue[0]._child
+        os.kill(child.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(BadImage, match="gave up"):
+            slow.decode(picture(20))
+        assert time.monotonic() - started < 4
+        assert slow.restarts == 1
+        slow._seconds = 10.0
+        assert slow.decode(picture(20)).shape == (20, 60, 3)
+    finally:
+        slow.close()
+
+
+def test_a_decoder_that_was_killed_is_replaced_and_nothing_is_lost(guard):
+    guard.decode(picture(20))
+    for _ in range(3):
+        guard._idle.queue[0]._child.kill()
+        assert guard.decode(picture(20)).shape == (20, 60, 3)
+
+
+def test_a_crash_is_the_pictures_fault_the_second_time(guard, monkeypatch):
+    def crash(child, data, deadline):
+        if data == picture(20):  # before it can answer
+            os.kill(process._child.pid, signal.SIGSEGV)
+        return real(child, data, deadline)
+
+    from retain.faces.server import guard as module
+
+    process, real = guard._idle.queue[0], module._send
+    monkeypatch.setattr(module, "_send", crash)
+    with pytest.raises(BadImage, match="gave up"):
+        guard.decode(picture(20))
+    monkeypatch.undo()
+    assert guard.decode(picture(20)).shape == (20, 60, 3)
+
+
+def test_answers_are_never_mixed_between_threads():
+    shared, wrong = Guard(2), []
+    pictures = [encode_array(np.full((20 + i, 30, 3), i, np.uint8)) for i in range(12)]
+
+    def ask(start):
+        for k in range(40):
+            i = (start + k) % 12
+            pixels = shared.decode(pictures[i])
+            if pixels.shape != (20 + i, 30, 3) or (pixels != i).any():
+                wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    shared.close()
+    assert not wrong
+
+
+def test_drawn_small(guard):
+    small = Image.open(io.BytesIO(guard.draw(picture(400), 64)))
+    assert small.format == "JPEG"
+    assert max(small.size) == 64

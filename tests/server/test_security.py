@@ -1,0 +1,250 @@
+"""Who may do what; what no client can reach; how much, how often, from where."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from tests.server.conftest import Server, b64, body, cluster, npy
+
+from retain.errors import BadOption  # isort: skip
+from retain.faces.server.security import cookie_name  # isort: skip
+from retain.faces.server.tokens import Tokens, hashed  # isort: skip
+
+READERS = {
+    ("POST", route) for route in ("/predict", "/evaluate", "/explain", "/hints", "/", "/session")
+}
+OWNERS = {"/forget", "/gate", "/promote", "/rollback", "/rename", "/merge"}
+OWNERS_READ = {"/export", "/pack"}
+
+
+def routes(server):
+    """(method, route) of everything there is."""
+    found = server.get("/openapi.json", "reader")["paths"]
+    assert "/events" in found
+    del found["/events"]  # a stream without an end
+    return {(method.upper(), route) for route, kinds in found.items() for method in kinds}
+
+
+def filled(route):
+    """A route with something in its places."""
+    for name, value in (("event", "1"), ("image", "a" * 64), ("name", "shop"), ("version", "1")):
+        route = route.replace(f"{{{name}}}", value).replace(f"{{{name}:path}}", value)
+    return route
+
+
+def test_everything_needs_a_token_where_others_can_reach_it(vectors):
+    with Server(vectors, host="0.0.0.0") as server:
+        for method, route in sorted(routes(server)):
+            if route in ("/v2/health/live", "/v2/health/ready", "/session"):
+                continue
+            answer = server.client.request(method, filled(route), json={})
+            assert answer.status_code == 401, (method, route, answer.text)
+        assert server.get("/session")["role"] is None
+        assert "name" not in server.get("/session")
+        assert server.get("/status", "reader")["images"] == 36
+
+
+def test_on_loopback_reading_is_open_and_changing_is_not(server):
+    for method, route in sorted(routes(server)):
+        answer = server.client.request(method, filled(route), json={})
+        reads = method == "GET" and route not in OWNERS_READ
+        protocol = (
+            route.startswith(("/v2", "/models", "/label-studio"))
+            and route != "/label-studio/webhook"
+        )
+        if reads or protocol or (method, route) in READERS or method == "DELETE":
+            assert answer.status_code != 403, (method, route, answer.text)
+            assert answer.status_code != 401 or route == "/session", (method, route)
+        else:
+            assert answer.status_code == 401, (method, route, answer.text)
+
+
+def test_roles(server):
+    for method, route in sorted(routes(server)):
+        if method == "POST" and route not in ("/session",):
+            answer = server.client.request(
+                method,
+                filled(route),
+                json={},
+                headers={"Authorization": f"Bearer {server.tokens['teacher']}"},
+            )
+            assert (answer.status_code == 403) == (route in OWNERS), (route, answer.text)
+    for route in OWNERS_READ:
+        server.ask("GET", route, "teacher", status=403)
+
+
+def test_a_wrong_token_opens_nothing(server):
+    for value in ("Bearer x", "Bearer ", "Basic !!", "Basic eDp5", "Digest x", "Bearer " + "é" * 9):
+        answer = server.client.get("/status", headers={"Authorization": value.encode("latin-1")})
+        assert answer.status_code == 401, value
+        assert "Bearer" in answer.headers["www-authenticate"]
+
+
+def test_tokens_are_kept_as_hashes_for_their_owner_only(vectors):
+    folder = vectors / "serve"
+    tokens = Tokens(folder)
+    token = tokens.add("anna", "teacher")
+    file = folder / "tokens.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert token not in file.read_text()
+    assert hashed(token) in file.read_text()
+    assert Tokens(folder).who(token).role == "teacher"
+    again = tokens.add("anna", "reader")
+    assert tokens.who(token) is None
+    assert tokens.who(again).role == "reader"
+    tokens.drop("anna")
+    assert tokens.who(again) is None
+    for name, role in (("anna", "king"), ("a b", "reader"), ("", "owner"), ("x" * 65, "owner")):
+        with pytest.raises(BadOption):
+            tokens.add(name, role)
+
+
+def test_a_dropped_token_is_refused_at_once(server):
+    server.get("/session", "teacher")
+    Tokens(server.settings.folder).drop("teacher")
+    server.ask("GET", "/session", "teacher", status=401)
+
+
+def test_tokens_are_compared_in_constant_time(server, monkeypatch):
+    import hmac
+
+    compared = []
+    real = hmac.compare_digest
+    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append(1) or real(a, b))
+    server.client.get("/status", headers={"Authorization": "Bearer wrong"})
+    wrong = len(compared)
+    server.get("/status", "reader")
+    assert (wrong, len(compared)) == (3, 6)
+
+
+def test_a_cookie_changes_something_only_from_our_own_page(server):
+    answer = server.ask("POST", "/session", "teacher")
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert cookie.startswith(cookie_name(server.settings))
+    assert server.get("/session")["actor"] == "teacher"
+    told = {"items": [body(cluster("dog", 1)[0], label="dog")]}
+    mine = {"X-Retain": "1", "Origin": "http://localhost"}
+    for headers in (
+        {},
+        {"Origin": "http://localhost"},
+        {**mine, "Origin": "http://evil.example"},
+        {**mine, "Origin": "null"},
+        {"X-Retain": "1", "Sec-Fetch-Site": "cross-site"},
+    ):
+        server.post("/learn", json=told, headers=headers, status=403)
+    assert server.post("/learn", json=told, headers=mine)["learned"] == 1
+    server.ask("DELETE", "/session", headers=mine)
+    server.post("/undo", headers=mine, status=401)
+
+
+def test_a_foreign_page_cannot_even_ask(server):
+    """Otherwise any site could fill the inbox of whoever visits it."""
+    row = npy(cluster("bee", 1)[0])
+    server.post("/predict", content=row, headers={"Origin": "http://evil.example"}, status=403)
+    server.post("/predict", content=row, headers={"Sec-Fetch-Site": "cross-site"}, status=403)
+
+
+def test_another_name_for_loopback_is_refused(server):
+    for host in ("evil.example", "evil.example:8150", "localhost.evil.example", "", "[::2]", "[::"):
+        assert server.client.get("/status", headers={"Host": host}).status_code == 403
+    for host in ("127.0.0.1:8150", "localhost", "[::1]:8150"):
+        assert server.client.get("/status", headers={"Host": host}).status_code == 200
+
+
+def test_what_browsers_are_told(server):
+    for route in ("/status", "/nothing", "/page/nothing.js", "/"):
+        headers = server.client.get(route).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+        assert "access-control-allow-origin" not in headers
+
+
+def test_a_body_may_be_so_long(vectors):
+    with Server(vectors, body=10_000) as server:
+        server.post("/predict", content=b"x" * 10_001, status=413)
+        # A length that is not told beforehand is counted.
+        told = server.post("/predict", content=iter([b"x" * 6000, b"x" * 6000]), status=413)
+        assert told["error"] == "TooLarge"
+        assert server.post("/predict", content=npy(cluster("bee", 1)[0]))["predictions"]
+
+
+def test_requests_may_come_so_often(vectors):
+    with Server(vectors, rate=5.0) as server:
+        codes = [server.client.get("/gate").status_code for _ in range(40)]
+        assert codes[:20] == [200] * 20
+        assert 429 in codes
+        assert server.client.get("/gate").headers["retry-after"]
+        assert server.get("/gate", "owner")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "/etc/passwd",
+        "../../manifest.json",
+        "manifest.json",
+        "journal.db",
+        "-",
+        "*",
+        "http://example.com/a.jpg",
+        "file:///etc/passwd",
+        "sha256:",
+        "",
+        "a" * 65,
+    ],
+)
+def test_no_path_reaches_the_files(server, monkeypatch, name):
+    opened = []
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *a, **k: opened.append(str(path)) or real(path, *a, **k)
+    )
+    for route, wanted in (
+        ("/predict", {"pictures": [{"image": name}]}),
+        ("/correct", {"corrections": [{"image": name, "label": "x"}]}),
+        ("/learn", {"items": [{"image": name, "label": "x"}]}),
+        ("/explain", {"pictures": [{"image": name}]}),
+        ("/forget", {"images": [name]}),
+        ("/protect", {"images": [name]}),
+        ("/inbox/dismiss", {"images": [name]}),
+    ):
+        server.post(route, "owner", json=wanted, status=404)
+    for route in (f"/image/{name}", f"/samples/{name}", f"/page/{name}"):
+        assert server.client.get(route).status_code in (404, 405, 200)
+    assert not [path for path in opened if "passwd" in path or path.endswith(name or "\0")]
+
+
+def test_a_name_is_only_shown(server):
+    row = npy(cluster("fly", 1)[0])
+    for name in ("/etc/passwd", "..\\..\\x", "a\u202eb\x00c", "~", "x" * 2000):
+        told = server.post("/predict", json={"pictures": [{"bytes": b64(row), "name": name}]})
+        shown = told["predictions"][0]["path"]
+        assert "/" not in shown
+        assert "\\" not in shown
+        assert shown.isprintable()
+        assert len(shown) <= 200
+    # Half a character is no text.
+    broken = json.dumps({"pictures": [{"bytes": b64(row), "name": "\ud800"}]})
+    kind = {"Content-Type": "application/json"}
+    assert server.client.post("/predict", content=broken, headers=kind).status_code in (200, 422)
+
+
+def test_logs_hold_no_pictures(server, caplog, monkeypatch):
+    row = npy(cluster("fly", 1)[0])
+    monkeypatch.setattr(server.serving.classifier, "predict", lambda *a, **k: 1 / 0)
+    told = server.post(
+        "/predict", json={"pictures": [{"bytes": b64(row), "name": "secret.jpg"}]}, status=500
+    )
+    assert told["error"] == "Broken"
+    assert "ZeroDivision" not in json.dumps(told)
+    assert "secret" not in caplog.text
+    assert b64(row)[:40] not in caplog.text
