@@ -270,9 +270,7 @@ class _Run:
         recipe, module = self.recipe, self.model.module
         if self.average is not None:
             self.average.after_epoch(module, epoch)
-        judged = None
-        if self.validation is not None:
-            judged = self._judge(self.validation)
+        judged = None if self.validation is None else self._judge(self.validation)
         means = self.sums / len(self.data)
         parts = dict(zip(self.names, map(float, means[:-1]), strict=True))
         rate = recipe.rate * recipe.schedule.at(epoch + 1, recipe.epochs)
