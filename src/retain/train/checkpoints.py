@@ -15,14 +15,27 @@ from pathlib import Path
 from typing import Any, Final, final
 
 from retain.errors import BadOption, Damaged, DiskFull, ReadOnly
+from retain.train.data import Data
 from retain.train.needs import Later
 
-__all__ = ["FILE", "Checkpoint", "digest", "flatten", "prefixed", "unflatten", "unprefixed"]
+__all__ = [
+    "FILE",
+    "Checkpoint",
+    "digest",
+    "flatten",
+    "glimpse",
+    "prefixed",
+    "unflatten",
+    "unprefixed",
+]
 
 torch: Final = Later("torch", "training a network")
 
 FILE: Final = "run.safetensors"
 _FORMAT: Final = 1
+
+# Pictures that are compared when a run goes on.
+_GLIMPSES: Final = 32
 
 
 @final
@@ -180,3 +193,13 @@ def unprefixed(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {
         name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)
     }
+
+
+def glimpse(data: Data) -> tuple[Any, ...]:
+    """Which pictures these are: all labels, and some of the pictures themselves.
+
+    Args:
+        data: all would have to be read from disk.
+    """
+    some = torch.linspace(0, len(data) - 1, _GLIMPSES).round().long().unique()
+    return data.labels, digest({"": data.pictures[some]})

@@ -19,6 +19,7 @@ from retain.train.checkpoints import (
     Checkpoint,
     digest,
     flatten,
+    glimpse,
     prefixed,
     unflatten,
     unprefixed,
@@ -28,9 +29,9 @@ from retain.train.growing import Growing
 from retain.train.history import Board, Epoch, epochs_from_json, epochs_to_json
 from retain.train.inference import Judged, evaluate
 from retain.train.laid import Laid
+from retain.train.memory import laid_out, quick
 from retain.train.needs import Later
 from retain.train.plan import Plan, Row
-from retain.train.memory import quick
 from retain.train.processes import accelerator, agree, drawn_from, own_randomness, summed
 from retain.train.recipe import Recipe, optimiser
 from retain.train.sampling import batches, order
@@ -43,9 +44,6 @@ torch: Final = Later("torch", "training a network")
 
 SAVE_EVERY: Final = 30.0
 """Seconds of work that a kill may cost."""
-
-_GLIMPSES: Final = 32
-"""Pictures that are compared when a run goes on; all would have to be read from disk."""
 
 _RECOUNTING: Final = 1 << 40
 """A place in the sequence of random numbers that no step has."""
@@ -342,7 +340,7 @@ class _Run:
         told = [
             *(start.classes, start.head, start.kind, digest(start.module.state_dict())),
             *(self.recipe, self.plan, self.names, [settings(each) for each in self.terms]),
-            *(_glimpse(self.data), held and _glimpse(held), self.helper.num_processes),
+            *(glimpse(self.data), held and glimpse(held), self.helper.num_processes),
         ]
         fingerprint = "sha256:" + hashlib.sha256(repr(told).encode()).hexdigest()
         self.checkpoint = Checkpoint(folder, fingerprint, seconds)
@@ -378,6 +376,8 @@ class _Run:
         self.checkpoint.save(tensors, state)
 
     def _restore(self, tensors: dict[str, Any], state: dict[str, Any]) -> None:
+        # Laid out as before, or sums over elements round otherwise.
+        tensors = {name: laid_out(each) for name, each in tensors.items()}
         self.model.module.load_state_dict(unprefixed(tensors, "model."))
         groups = self.optimiser.state_dict()["param_groups"]
         self.optimiser.load_state_dict(unflatten("optimiser.", tensors, state["optimiser"], groups))
@@ -395,9 +395,3 @@ class _Run:
         self.sums, self.spent = np.array(state["sums"]), state["spent"]
         self.history = epochs_from_json(state["history"])
         self.best_epoch = state["best_epoch"]
-
-
-def _glimpse(data: Data) -> tuple[Any, ...]:
-    """Which pictures these are: all labels, and some of the pictures themselves."""
-    some = np.unique(np.linspace(0, len(data) - 1, _GLIMPSES).round().astype(np.int64))
-    return data.labels, digest({"": data.pictures[torch.from_numpy(some)]})
