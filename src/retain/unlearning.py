@@ -114,7 +114,7 @@ def _pending(trained: Mapping[int, int]) -> str:
     told = " and ".join(f"that of event {event} with {n} of them" for event, n in trained.items())
     return (
         f"; extractors that are still kept were trained with them, {told}: to train one without, "
-        f"retain adapt --rebuild"
+        f"retain adapt"
     )
 
 
