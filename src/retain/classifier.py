@@ -275,25 +275,6 @@ class Classifier(Reader):
         )
         return training.adapt(self._session, made, force=force, dry_run=dry_run, progress=progress)
 
-    def layers(
-        self, plan: Any = None, *, size: int | None = None, module: Any = None
-    ) -> tuple[Any, ...]:
-        """The layers of the network from the input to the head, and what `adapt` would do to each.
-
-        Args:
-            plan: as `adapt` takes it.
-            size: likewise.
-            module: likewise.
-
-        Returns:
-            One `retain.train.plan.Row` for each.
-
-        Raises:
-            BadOption, MissingExtra: as `adapt`.
-        """
-        made = training.course(self._session, plan=plan, size=size, module=module)
-        return made.plan.describe(made.model)
-
     def gate(self, **values: float) -> Budgets:
         """What a change may cost before it is refused; with arguments, set it.
 

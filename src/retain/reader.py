@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from retain import audit, explaining, handing, suggesting, views
+from retain import audit, explaining, handing, suggesting, training, views
 from retain import versions as history
 from retain.answers import answer, report
 from retain.caches import Mind
@@ -309,6 +309,25 @@ class Reader:
             Damaged: if the bytes on disk are not what they were.
         """
         return self._session.store.blob(named(self._session.store, image).image)
+
+    def layers(
+        self, plan: Any = None, *, size: int | None = None, module: Any = None
+    ) -> tuple[Any, ...]:
+        """The layers of the network from the input to the head, and what `adapt` would do to each.
+
+        Args:
+            plan: as `adapt` takes it.
+            size: likewise.
+            module: likewise.
+
+        Returns:
+            One `retain.train.plan.Row` for each.
+
+        Raises:
+            BadOption, MissingExtra: as `adapt`.
+        """
+        made = training.course(self._session, plan=plan, size=size, module=module)
+        return made.plan.describe(made.model)
 
     def status(self) -> Status:
         """The classifier in a few numbers."""

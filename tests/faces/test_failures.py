@@ -193,7 +193,7 @@ def test_forget_asks_on_a_terminal(shop: Path) -> None:
 def test_interrupted_learning_keeps_the_classifier_whole(shop: Path, here: Path) -> None:
     data = draw(here / "one.jpg", "mug", 40).read_bytes()
     (here / "many" / "vase").mkdir(parents=True)
-    for number in range(600):
+    for number in range(1200):
         # Bytes after the end of a JPEG make it another picture for us, and the same to look at.
         (here / "many" / "vase" / f"{number}.jpg").write_bytes(data + b"%d" % number)
     blobs = len(list((shop / "blobs").rglob("*")))
@@ -203,10 +203,10 @@ def test_interrupted_learning_keeps_the_classifier_whole(shop: Path, here: Path)
         stderr=subprocess.PIPE,
         env=environment(),
     )
-    for _ in range(600):
+    for _ in range(3000):
         if len(list((shop / "blobs").rglob("*"))) > blobs:
             break
-        time.sleep(0.05)
+        time.sleep(0.01)
     child.send_signal(signal.SIGINT)
     out, told = child.communicate(timeout=60)
     assert child.returncode == 130, told
@@ -217,4 +217,4 @@ def test_interrupted_learning_keeps_the_classifier_whole(shop: Path, here: Path)
         assert classifier.labels == ("mug", "plate", "spoon")
         assert [event.kind for event in classifier.log()] == ["learn"]
         assert classifier.verify().ok
-        assert classifier.learn(here / "many").learned == 600
+        assert classifier.learn(here / "many").learned == 1200

@@ -1,6 +1,6 @@
 """A network of eight features, pictures that it can tell apart, and lessons of three classes."""
 
-import torch
+import pytest
 
 from retain.train.data import Data
 from retain.train.growing import growing
@@ -8,6 +8,8 @@ from retain.train.lessons import Lesson, Memory, Taught, teach
 from retain.train.recipe import Recipe
 from retain.train.rehearsal import Budget
 from retain.train.terms import Step
+
+torch = pytest.importorskip("torch")
 
 RECIPE = Recipe(epochs=2, batch=8, rate=0.05, device="cpu")
 MEMORY = Memory(Budget(total=12))

@@ -29,9 +29,8 @@ def beside(fresh: Data, old: Data, seed: int) -> tuple[Data, NDArray[np.int64]]:
     Returns:
         The new ones and then the old ones; and the number among `old` of each, −1 for a new one.
 
-    >>> from retain.train.data import nothing
     >>> data = Data([0, 1, 2], ("a", "b", "c"))
-    >>> beside(data, nothing(), seed=0)[1].tolist()
+    >>> beside(data, Data([], ()), seed=0)[1].tolist()
     [-1, -1, -1]
     """
     if not len(old):

@@ -52,7 +52,7 @@ async def _told(hide: dict[str, str], work: Work) -> AsyncIterator[bytes]:
         loop.call_soon_threadsafe(steps.put_nowait, (done, total))
 
     task = asyncio.ensure_future(work(progress))
-    while not task.done():
+    while not task.done() or not steps.empty():
         step = asyncio.ensure_future(steps.get())
         done, _ = await asyncio.wait({task, step}, timeout=_ALIVE, return_when="FIRST_COMPLETED")
         if step in done:
