@@ -26,5 +26,4 @@ def test_every_result_says_where_it_came_from_and_nothing_of_the_machine() -> No
         assert where.get("commit") or where.get("avalanche-lib")
         assert result["status"] == "done" or result["reason"]
     for path in (ROOT / "benchmarks" / "results").glob("*.json"):
-        text = path.read_text(encoding="utf-8")
-        assert not any(word in text for word in ("/home/", "/root/", "/opt/", "/tmp/", "/work/"))
+        assert '"/' not in path.read_text(encoding="utf-8"), f"{path.name} names a path"
