@@ -130,15 +130,7 @@ class _Job:
             "format": FORMAT,
             "status": "running",
             "reason": "",
-            "stream": {
-                "name": stream.name,
-                "kind": stream.kind,
-                "pool": stream.pool,
-                "pool_digest": stream.pool_digest,
-                "digest": stream.digest,
-                "seed": stream.seed,
-                "options": dict(stream.options),
-            },
+            "stream": stream.told,
             "order": list(stream.order),
             "tasks": [task.step for task in tasks_of(stream, self.pool)],
             "method": {

@@ -96,6 +96,19 @@ class Stream:
         text = json.dumps(_body(self), sort_keys=True, separators=(",", ":"))
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
+    @property
+    def told(self) -> dict[str, Any]:
+        """How a result names it."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "pool": self.pool,
+            "pool_digest": self.pool_digest,
+            "digest": self.digest,
+            "seed": self.seed,
+            "options": dict(self.options),
+        }
+
 
 def joint_stream(stream: Stream, pool: Pool) -> Stream:
     """The same pictures learned all at once, in the order of the pool: the ceiling.

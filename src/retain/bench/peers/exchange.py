@@ -271,15 +271,7 @@ def _opening(peer: Peer, stream: Stream, pool: Pool, request: Request) -> dict[s
         "format": FORMAT,
         "status": "running",
         "reason": "",
-        "stream": {
-            "name": stream.name,
-            "kind": stream.kind,
-            "pool": stream.pool,
-            "pool_digest": stream.pool_digest,
-            "digest": stream.digest,
-            "seed": stream.seed,
-            "options": dict(stream.options),
-        },
+        "stream": stream.told,
         "order": list(stream.order),
         "method": {
             "name": f"{peer.name}:{request.strategy}",
