@@ -95,6 +95,7 @@ def compare(name: str, folder: Path) -> None:
     x, z = unit(train), unit(test)
     rows, kept = [], {}
     for head, priors in [
+        ("cosine", "mixed"),
         ("cosine", "balanced"),
         ("cosine", "empirical"),
         ("discriminant", "balanced"),
@@ -195,7 +196,7 @@ def exactness(name, pictures, folder: Path) -> None:
         tasks = np.array_split(order, 10)
         for task in tasks:
             chosen = np.isin(labels, task)
-            classifier.learn(train[chosen], list(labels[chosen]))
+            classifier.learn(train[chosen], list(labels[chosen]), force=True)
         steps = classifier.digest
         head = classifier.predict(test)
     with retain.open(folder / "joint") as classifier:

@@ -42,7 +42,7 @@ def create(
     extractor: str | Path = "efficientnet_lite0",
     memory: str = "images",
     head: str = "cosine",
-    priors: str = "balanced",
+    priors: str = "mixed",
     favour: float = 0.0,
 ) -> Classifier:
     """Make a new classifier, which knows nothing yet, as a directory.
@@ -53,7 +53,8 @@ def create(
             feature vectors of d numbers, or a directory with features.onnx and preprocess.json.
         memory: ``"images"`` keeps the pictures' bytes, ``"features"`` only their features.
         head: ``"cosine"``, ``"discriminant"``, ``"ridge"`` or ``"nearest-mean"``.
-        priors: ``"balanced"`` or ``"empirical"``.
+        priors: ``"balanced"`` takes all classes as equally common, ``"empirical"`` as common as
+            they were taught, ``"mixed"`` one half each.
         favour: from −2 (old classes) to 2 (new classes).
 
     Raises:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retain.algebra import Statistics, cover, gather, quantize, whitened
-from retain.algebra.heads import Factor, Moments, Solver
+from retain.algebra.whitening import Factor, Moments, Solver
 
 
 def heaps(sizes, *, seed=0, apart=6.0, d=5):

@@ -106,6 +106,26 @@ def test_what_attenuation_took_is_returned_to_classes_of_few_pictures():
     assert with_it[1] > without[1] - 0.02
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("counts", [[20, 2, 10, 8], [1, 1, 300], [5], [7, 7, 7]])
+def test_mixed_priors_are_between_and_do_not_take_new_for_rare(family, counts):
+    fixed, labels, _ = problem(counts=counts, classes=len(counts))
+    state = Statistics.of(fixed, labels)
+
+    def logits(priors):
+        head, _ = base_head(state, numbers(0.3, 10.0), HeadOptions(family, priors=priors))
+        return head.logits(fixed)
+
+    added = logits("mixed") - logits("balanced")
+    assert np.abs(added - twin.expected(counts)).max() < 1e-9 * max(1, np.abs(added).max()) + 1e-9
+    rows = added[0]
+    assert rows.min() > -np.log(2)
+    if len(set(counts)) == 1:
+        assert np.array_equal(logits("mixed"), logits("balanced"))
+    if 1 in counts:
+        assert rows[counts.index(1)] > -np.log(2) / 9
+
+
 def test_favour_moves_between_few_and_many():
     fixed, labels, _ = problem(counts=[20, 2, 10, 8])
     state = Statistics.of(fixed, labels)
@@ -169,7 +189,7 @@ def test_the_same_members_give_the_same_bits(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("priors", ["balanced", "empirical"])
+@pytest.mark.parametrize("priors", ["mixed", "balanced", "empirical"])
 @pytest.mark.parametrize(
     ("features", "labels"),
     [

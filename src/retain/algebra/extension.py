@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retain.algebra.fixed import SCALE, to_float
-from retain.algebra.heads import Factor, Head, Moments, Solver
+from retain.algebra.heads import Head
 from retain.algebra.statistics import Statistics
+from retain.algebra.whitening import Factor, Moments, Solver
 
 __all__ = ["REFERENCE", "ExtensionTuning", "Start", "extend"]
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
 from retain.algebra.fixed import SCALE
-from retain.algebra.heads import Solver
+from retain.algebra.whitening import Solver
 
 __all__ = ["cover", "gather", "whitened"]
 

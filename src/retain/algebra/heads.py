@@ -16,7 +16,8 @@ S_T the scatter about μ̄, and λ = ε·tr(S)/d:
   Hayes & Kanan 2020 as "streaming LDA"): score_c = −½ (x − μ_c)ᵀ P (x − μ_c), of which the part
   quadratic in x is common to all classes and drops out.
 - *ridge*: regularised least squares on one-hot targets with a free intercept (Hoerl & Kennard
-  1970), P = (S_T + λI)⁻¹; with balanced priors each class's output is divided by its share.
+  1970), P = (S_T + λI)⁻¹; but with empirical priors each class's output is divided by
+  its share.
 - *nearest-mean*: score_c = −½ ‖x − μ_c‖² (Mensink 2013; the classifier of iCaRL).
 """
 
@@ -28,35 +29,31 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import lapack
 
-from retain.algebra.fixed import SCALE, to_float
+from retain.algebra.fixed import to_float
 from retain.algebra.statistics import Statistics
+from retain.algebra.whitening import Factor, Family, Moments, Solver
 from retain.errors import BadOption
 
 __all__ = [
     "UNTUNED",
-    "Factor",
-    "Family",
     "Head",
     "HeadOptions",
-    "Moments",
-    "Solver",
     "Tuning",
     "attenuation",
     "base_head",
     "favoured",
     "log_priors",
-    "scatter",
 ]
 
 Floats = NDArray[np.float64]
-Family = Literal["cosine", "discriminant", "ridge", "nearest-mean"]
-Priors = Literal["balanced", "empirical"]
+Priors = Literal["mixed", "balanced", "empirical"]
 
 # How much of the attenuation of classes with few pictures is given back. From `benchmarks/
 # few_shot.py`: 0 leaves new classes behind, 1 costs the old ones more than a point.
-_GIVEN_BACK = 0.3
+_GIVEN_BACK = 0.4
+# A class of so many pictures is believed by half to be as rare as it was taught; see `log_priors`.
+_BELIEVED = 8.0
 _LEAST_RELIABLE = 0.02
 
 
@@ -67,7 +64,8 @@ class HeadOptions:
     Attributes:
         family: which head; see the module.
         priors: ``"balanced"`` treats all classes alike; ``"empirical"`` expects classes as often
-            as they were taught.
+            as they were taught; ``"mixed"`` expects one half of the pictures so and one half so,
+            and takes no class for rare before it has been shown (see `log_priors`).
         favour: from −2 (old classes, those with many pictures) over 0 to 2 (new classes, those
             with few): prior odds that go with so many square roots of the number of pictures.
 
@@ -76,7 +74,7 @@ class HeadOptions:
     """
 
     family: Family = "cosine"
-    priors: Priors = "balanced"
+    priors: Priors = "mixed"
     favour: float = 0.0
 
     def __post_init__(self) -> None:
@@ -175,140 +173,31 @@ class Head:
         found: Floats = self.weights @ x + self.bias
         return found if self.raw is None else rho * (self.raw @ x) + found
 
+    def _bits(self) -> tuple[object, ...]:
+        arrays = (self.weights, self.bias, self.raw)
+        return self.classes, *(None if each is None else each.tobytes() for each in arrays)
+
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Head):
-            return NotImplemented
-        return (
-            self.classes == other.classes
-            and self.weights.tobytes() == other.weights.tobytes()
-            and self.bias.tobytes() == other.bias.tobytes()
-            and (self.raw is None) == (other.raw is None)
-            and (self.raw is None or self.raw.tobytes() == np.asarray(other.raw).tobytes())
-        )
+        return self._bits() == other._bits() if isinstance(other, Head) else NotImplemented
 
     def __hash__(self) -> int:
         return hash((self.classes, self.bias.tobytes()))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Moments:
-    """The means that heads are made of, in units of features (float64).
-
-    Attributes:
-        counts: n_c [C].
-        means: μ_c [C, d].
-        centre: m [d], the unweighted mean of the class means.
-        mean: μ̄ [d], the mean of all members.
-    """
-
-    counts: Floats
-    means: Floats
-    centre: Floats
-    mean: Floats
-
-    @classmethod
-    def of(cls, statistics: Statistics) -> Moments:
-        """The moments of a state with at least one class."""
-        counts = statistics.counts.astype(np.float64)
-        means = statistics.sums / counts[:, None] / SCALE
-        mean = statistics.sums.sum(axis=0) / counts.sum() / SCALE
-        return cls(counts, means, means.mean(axis=0), mean)
-
-    @property
-    def directions(self) -> Floats:
-        """d_c = μ_c − m, [C, d]."""
-        return self.means - self.centre
-
-
-def scatter(statistics: Statistics, family: Family) -> tuple[Floats, float]:
-    """What whitens, and the unit of its shrinkage.
-
-    Returns:
-        S_W for the families that whiten within classes, S_T for ridge: [d, d]; and its trace by d,
-        positive.
-    """
-    moments = Moments.of(statistics)
-    second = statistics.second / float(SCALE * SCALE)
-    if family == "ridge":
-        rows = (np.sqrt(moments.counts.sum()) * moments.mean)[None, :]
-    else:
-        rows = np.sqrt(moments.counts)[:, None] * moments.means
-    found = second - rows.T @ rows
-    spread, size = float(np.trace(found)), float(np.trace(second))
-    # Without any scatter (one picture per class, constant features) every direction is alike; what
-    # is left of the difference above is then only rounding.
-    if spread <= 1e-11 * size or size == 0.0:
-        found, spread = np.zeros_like(found), max(size, 1.0)
-    return found, spread / statistics.dimension
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Factor:
-    """A Cholesky factor of S + λI [d, d], lower; P is the inverse of what it factors.
-
-    Factored anew from the sums whenever S or λ change: down-dating an inverse breaks when a
-    picture's leverage reaches one. Between two lessons neither changes.
-    """
-
-    lower: Floats
-
-    @classmethod
-    def of(cls, statistics: Statistics, shrinkage: float, family: Family) -> Factor:
-        """The factor for a state and a shrinkage."""
-        whitening, level = scatter(statistics, family)
-        ridge = shrinkage * level
-        matrix = _loaded(whitening.copy(order="F"), ridge)
-        lower, info = lapack.dpotrf(matrix, lower=1, overwrite_a=1, clean=0)
-        if info != 0:
-            # Rounding made the smallest eigenvalue negative: load the diagonal above it.
-            ridge += 1e-9 * level * len(whitening)
-            matrix = _loaded(whitening.copy(order="F"), ridge)
-            lower, info = lapack.dpotrf(matrix, lower=1, overwrite_a=1)
-            if info != 0:
-                raise ArithmeticError("the scatter of the features cannot be factored")
-        return cls(lower)
-
-    def apply(self, columns: Floats) -> Floats:
-        """P times columns [d, k]."""
-        if not columns.size:
-            return columns.copy()
-        solved, _ = lapack.dpotrs(self.lower, columns, lower=1)
-        return np.asarray(solved, dtype=np.float64)
-
-
-class Solver:
-    """Products with P = (S + λI)⁻¹ and with P_T = (S_T + λI)⁻¹, from one factorisation."""
-
-    def __init__(self, moments: Moments, factor: Factor, family: Family) -> None:
-        self.moments = moments
-        self.factor = factor
-        self._within = family != "ridge"
-        self._woodbury: tuple[Floats, Floats] | None = None
-
-    def apply(self, columns: Floats) -> Floats:
-        """P times columns [d, k]."""
-        return self.factor.apply(columns)
-
-    def apply_total(self, columns: Floats) -> Floats:
-        """P_T times columns [d, k], by Woodbury's identity from the within-class factor."""
-        applied = self.apply(columns)
-        if not self._within or not columns.size:
-            return applied
-        if self._woodbury is None:
-            offsets = self.moments.means - self.moments.mean
-            carried = self.apply(offsets.T)
-            inner = np.diag(1.0 / self.moments.counts) + offsets @ carried
-            self._woodbury = carried, inner
-        carried, inner = self._woodbury
-        update: Floats = carried @ np.linalg.solve(inner, carried.T @ columns)
-        return applied - update
-
-
 def log_priors(counts: Floats, options: HeadOptions) -> Floats:
-    """What is added to calibrated logits [C] for the priors that the owner chose."""
+    """What is added to calibrated logits [C] for the priors that the owner chose.
+
+    Mixed priors expect a class with π_c = ½·n_c/N + ½·1/C, so that the rarest loses log 2 at most,
+    and log(C·π_c) is weighted by n_c/(n_c + 8): few pictures of a class may mean that it is rare or
+    that it is new.
+    """
+    if options.priors == "balanced":
+        return np.zeros_like(counts)
+    share = counts / counts.sum()
     if options.priors == "empirical":
-        return np.asarray(np.log(counts / counts.sum()), dtype=np.float64)
-    return np.zeros_like(counts)
+        return np.asarray(np.log(share), dtype=np.float64)
+    tilt = np.log(0.5 * len(counts) * share + 0.5)
+    return np.asarray(counts / (counts + _BELIEVED) * tilt, dtype=np.float64)
 
 
 def favoured(counts: Floats, options: HeadOptions) -> Floats:
@@ -384,14 +273,8 @@ def _linear(
         offsets = moments.counts[:, None] * (moments.means - moments.mean)
         weights = solver.apply(offsets.T).T
         bias = share - weights @ moments.mean
-        if options.priors == "balanced":
-            return weights / share[:, None], bias / share
-        return weights, bias
+        scale = 1.0 if options.priors == "empirical" else share
+        return (weights.T / scale).T, bias / scale
     weights = solver.apply(directions.T).T if options.family == "discriminant" else directions
     squares = np.einsum("cd,cd->c", weights, directions)
     return weights, -(weights @ moments.centre) - 0.5 * squares
-
-
-def _loaded(matrix: Floats, ridge: float) -> Floats:
-    matrix[np.diag_indices_from(matrix)] += ridge
-    return matrix

@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from retain.algebra.fixed import to_float
 from retain.algebra.heads import (
-    Factor,
     HeadOptions,
-    Solver,
     Tuning,
     attenuation,
     favoured,
     log_priors,
     typical_length,
 )
+from retain.algebra.whitening import Factor, Solver
 
 __all__ = ["LeftOut", "left_out_logits", "squares"]
 
@@ -116,7 +115,7 @@ class LeftOut:
         target = np.zeros_like(fitted)
         target[self._rows, self.truth] = 1.0
         left_out: Floats = (fitted - leverage * target) / (1 - leverage)
-        return left_out / share if options.priors == "balanced" else left_out
+        return left_out if options.priors == "empirical" else left_out / share
 
 
 def left_out_logits(

@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retain.algebra.fixed import SCALE, to_float
-from retain.algebra.heads import Head, Solver
+from retain.algebra.heads import Head
 from retain.algebra.statistics import Statistics
+from retain.algebra.whitening import Solver
 from retain.errors import PinConflict
 
 __all__ = ["Pin", "lifted", "pin_head"]
@@ -108,15 +109,13 @@ def pin_head(
         if not violated:
             return edited, tuple(pins[j].image for j in active)
         active = sorted({*active, *violated})
-        edited = _edit(
-            head,
-            solver,
-            statistics,
-            features[active],
-            targets[active],
-            margin,
-            [pins[j] for j in active],
-        )
+        bound = [pins[j] for j in active]
+        wanted = statistics, features[active], targets[active], margin, bound
+        try:
+            edited = _edit(head, solver.firm, *wanted)
+        except PinConflict:
+            # Near what no linear head can do, little shrinkage takes more sweeps than there are.
+            edited = _edit(head, solver, *wanted)
 
 
 def _edit(

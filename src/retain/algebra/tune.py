@@ -19,15 +19,14 @@ from retain.algebra.fixed import to_float
 from retain.algebra.heads import (
     UNTUNED,
     HeadOptions,
-    Moments,
     Tuning,
     favoured,
     log_priors,
-    scatter,
 )
 from retain.algebra.leaveout import LeftOut
 from retain.algebra.novelty import energy
 from retain.algebra.statistics import Statistics
+from retain.algebra.whitening import Moments, scatter
 
 __all__ = [
     "GRID",
@@ -103,7 +102,7 @@ def tune(
     # the shrinkage that suits the whole state.
     evidence = ((statistics.counts - 1) / statistics.counts)[truth]
     choosing = _normalised(weights * evidence)
-    balanced = _sample_weights(statistics, truth, HeadOptions())
+    balanced = _sample_weights(statistics, truth, HeadOptions(priors="balanced"))
     judging = _normalised(balanced * evidence)
     offsets = log_priors(statistics.counts.astype(np.float64), options)
 
@@ -209,9 +208,8 @@ def _sample_weights(
     statistics: Statistics, truth: NDArray[np.intp], options: HeadOptions
 ) -> Floats:
     sampled = np.bincount(truth, minlength=len(statistics.classes))
-    per_class = 1.0 / np.maximum(sampled, 1)
-    if options.priors == "empirical":
-        per_class = per_class * statistics.counts
+    expected = np.exp(log_priors(statistics.counts.astype(np.float64), options))
+    per_class = expected / np.maximum(sampled, 1)
     return _normalised(per_class[truth])
 
 

@@ -36,7 +36,7 @@ class _Living(Method):
         seed: int,
         workdir: Path,
         *,
-        priors: str = "balanced",
+        priors: str = "mixed",
         favour: float = 0.0,
     ) -> None:
         super().__init__(dimension, seed, workdir)
@@ -170,7 +170,7 @@ class RetainJoint(_Living):
         seed: int,
         workdir: Path,
         *,
-        priors: str = "balanced",
+        priors: str = "mixed",
         favour: float = 0.0,
     ) -> None:
         super().__init__(dimension, seed, workdir, priors=priors, favour=favour)

@@ -55,6 +55,7 @@ class Head(StrEnum):
 class Priors(StrEnum):
     """How common the classes are taken to be."""
 
+    mixed = "mixed"
     balanced = "balanced"
     empirical = "empirical"
 
@@ -81,8 +82,11 @@ def init(
     head: Annotated[Head, typer.Option(help="What turns features into answers.")] = Head.cosine,
     priors: Annotated[
         Priors,
-        typer.Option(help="Take all classes as equally common, or as common as they were taught."),
-    ] = Priors.balanced,
+        typer.Option(
+            help="Take all classes as equally common (balanced), as common as they were taught "
+            "(empirical), or half and half (mixed)."
+        ),
+    ] = Priors.mixed,
     favour: Annotated[
         float,
         typer.Option(min=-2, max=2, help="Favour old classes (to -2) or new ones (to 2)."),
