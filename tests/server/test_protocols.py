@@ -227,10 +227,10 @@ def test_label_studio_round_trip(vectors, studio, monkeypatch):
             server.post("/label-studio/webhook", json=event, headers=headers)["update"]["event"]
             is None
         )
-        event["action"] = "ANNOTATIONS_DELETED"
-        assert (
-            server.post("/label-studio/webhook", json=event, headers=headers)["status"] == "ignored"
-        )
+        for action in ("ANNOTATIONS_DELETED", None, ["ANNOTATION_CREATED"], {}):
+            event["action"] = action
+            told = server.post("/label-studio/webhook", json=event, headers=headers)
+            assert told["status"] == "ignored"
 
 
 @pytest.mark.parametrize(

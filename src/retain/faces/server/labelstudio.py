@@ -150,7 +150,7 @@ async def webhook(asked: Teacher, request: Request) -> Response:
     """Learn an annotation, or where the classifier says otherwise, correct it."""
     value = _object(await request.body())
     action = value.get("action")
-    if action not in _ANNOTATED:
+    if not isinstance(action, str) or action not in _ANNOTATED:
         return Json({"status": "ignored", "action": str(action)[:100]})
     task, annotation = value.get("task"), value.get("annotation")
     if not isinstance(task, dict) or not isinstance(annotation, dict):

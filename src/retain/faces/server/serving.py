@@ -1,9 +1,9 @@
 """One worker process's hold on the classifier: work in threads, many readers and one writer.
 
 A picture is looked at by one thread from beginning to end, as the only one or as one of a few that
-waited for it (`together`); the network itself sees each alone. Changes wait for each other in a line of their own, so that they
-never keep readers from a thread. Each answer is of one version, since the classifier asks its
-journal once for each call; nothing here keeps a version of its own.
+waited for it (`together`); the network itself sees each alone. Changes wait for each other in a
+line of their own, so that they never keep readers from a thread. Each answer is of one version,
+since the classifier asks its journal once for each call; nothing here keeps a version of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Answers:
 
 def source(kept: Kept) -> Source:
     """A picture from the desk, as the classifier takes it."""
-    return Source(kept.name, lambda: kept.data)
+    return Source(kept.name, lambda: kept.data, image=kept.image)
 
 
 @final

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final, Generic, TypeVar, final
 
 __all__ = ["Together"]
@@ -61,7 +62,7 @@ class Together(Generic[K, Q, A]):
             self._free -= 1
             loop = asyncio.get_running_loop()
             task = loop.run_in_executor(self._threads, self._answers, kind, [q for q, _ in group])
-            task.add_done_callback(lambda done, group=group: self._deliver(done, group))
+            task.add_done_callback(partial(self._deliver, group))
 
     def _answers(self, kind: K, questions: Sequence[Q]) -> list[A | Exception]:
         try:
@@ -73,8 +74,8 @@ class Together(Generic[K, Q, A]):
 
     def _deliver(
         self,
-        done: asyncio.Future[list[A | Exception]],
         group: Sequence[tuple[Q, asyncio.Future[A]]],
+        done: asyncio.Future[list[A | Exception]],
     ) -> None:
         self._free += 1
         if done.cancelled():
