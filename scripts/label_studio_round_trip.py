@@ -1,4 +1,4 @@
-"""A round trip with a real Label Studio: its pictures are pre-annotated, what it is told is learned.
+"""A round trip with a real Label Studio: its pictures are pre-annotated, its annotations learned.
 
 Starts a Label Studio (from an environment of its own: ``python -m venv ls && ls/bin/pip install
 label-studio``) with SQLite in a temporary folder, and a `retain serve` beside it; makes a project,
@@ -60,6 +60,7 @@ def drawn(label: str, number: int) -> bytes:
 
 
 def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -92,10 +93,10 @@ class Recorder(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(told)
 
-    do_GET = do_POST = _pass_on
+    do_GET = do_POST = _pass_on  # noqa: N815 - so they are called
 
     def log_message(self, *_: Any) -> None:
-        pass
+        """Nothing: what it said is kept."""
 
 
 class Studio:
@@ -105,25 +106,28 @@ class Studio:
         self.url, self.key = url, key
 
     def ask(self, method: str, route: str, value: Any = None, files: Any = None) -> Any:
+        """What it says; SystemExit where it says no."""
         headers = {"Authorization": f"Token {self.key}"}
         data = None
         if files is not None:
             edge = secrets.token_hex(8)
             headers["Content-Type"] = f"multipart/form-data; boundary={edge}"
-            data = b"".join(
-                f'--{edge}\r\nContent-Disposition: form-data; name="{name}"; filename="{name}"\r\n'
-                "Content-Type: image/png\r\n\r\n".encode()
-                + content
-                + b"\r\n"
-                for name, content in files.items()
-            ) + f"--{edge}--\r\n".encode()
+            data = (
+                b"".join(
+                    f'--{edge}\r\nContent-Disposition: form-data; name="{name}"; '
+                    f'filename="{name}"\r\n'
+                    "Content-Type: image/png\r\n\r\n".encode()
+                    + content
+                    + b"\r\n"
+                    for name, content in files.items()
+                )
+                + f"--{edge}--\r\n".encode()
+            )
         elif value is not None:
             headers["Content-Type"], data = "application/json", json.dumps(value).encode()
-        request = urllib.request.Request(  # noqa: S310 - loopback
-            self.url + route, data, headers, method=method
-        )
+        request = urllib.request.Request(self.url + route, data, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=300) as answer:
                 told = answer.read()
         except urllib.error.HTTPError as error:
             raise SystemExit(f"{method} {route}: {error.code} {error.read()[:600]!r}") from None
@@ -131,12 +135,13 @@ class Studio:
 
 
 def wait_for(url: str, process: subprocess.Popen[Any], log: Path) -> None:
+    """Wait until it answers; SystemExit with the end of its log where it does not."""
     until = time.monotonic() + START
     while time.monotonic() < until:
         if process.poll() is not None:
             raise SystemExit(f"it ended by itself:\n{log.read_text()[-3000:]}")
         try:
-            urllib.request.urlopen(url, timeout=5).close()  # noqa: S310
+            urllib.request.urlopen(url, timeout=5).close()
             return
         except OSError:
             time.sleep(0.5)
@@ -144,6 +149,7 @@ def wait_for(url: str, process: subprocess.Popen[Any], log: Path) -> None:
 
 
 def annotation(label: str) -> dict[str, Any]:
+    """One choice, as Label Studio's own editor sends it."""
     value = {"choices": [label]}
     return {
         "result": [{"from_name": "what", "to_name": "img", "type": "choices", "value": value}],
@@ -273,6 +279,11 @@ def main() -> None:
                         cwd=scratch,
                     )
                 )
+            Recorder.port = own
+            recorder = http.server.ThreadingHTTPServer(("127.0.0.1", between), Recorder)
+            threading.Thread(target=recorder.serve_forever, daemon=True).start()
+            wait_for(f"{url}/health", running[0], log)
+            personal = Studio(url, key).ask("POST", "/api/token/", {})["token"]
             serve = "from retain.faces.cli import main; main()"
             command_line = [sys.executable, "-c", serve, "serve", str(shop), "--port", str(own)]
             own_log = scratch / "own.log"
@@ -282,20 +293,20 @@ def main() -> None:
                         [*command_line, "--label-studio", url],
                         stdout=file,
                         stderr=subprocess.STDOUT,
-                        env={**os.environ, "LABEL_STUDIO_API_KEY": key},
+                        env={**os.environ, "LABEL_STUDIO_API_KEY": personal},
                     )
                 )
-            Recorder.port = own
-            recorder = http.server.ThreadingHTTPServer(("127.0.0.1", between), Recorder)
-            threading.Thread(target=recorder.serve_forever, daemon=True).start()
             wait_for(f"http://127.0.0.1:{own}/v2/health/live", running[1], own_log)
-            wait_for(f"{url}/health", running[0], log)
-            trip(
-                Studio(url, key), f"http://127.0.0.1:{between}/label-studio", token, shop
-            )
+            trip(Studio(url, key), f"http://127.0.0.1:{between}/label-studio", token, shop)
             if given.record:
                 basic = base64.b64encode(f"anybody:{token}".encode()).decode()
-                hidden = {basic: "BASIC", token: "TOKEN", key: "KEY", USER: "owner@example.com"}
+                hidden = {
+                    basic: "BASIC",
+                    token: "TOKEN",
+                    key: "KEY",
+                    personal: "KEY",
+                    USER: "owner@example.com",
+                }
                 hidden[url] = hidden[f"http://localhost:{port}"] = "http://studio.example"
                 hidden[str(scratch)] = "/studio"
                 given.record.write_text(cleaned(Recorder.seen, hidden))
