@@ -104,7 +104,7 @@ def pictures(name: str) -> tuple[list[bytes], list[str]]:
         offsets, data, classes = stored["offsets"], stored["data"], stored["classes"]
         order = np.random.default_rng(0).permutation(len(offsets) - 1)
         found = [data[offsets[i] : offsets[i + 1]].tobytes() for i in order]
-        labels = [str(classes[stored["labels"][i]]) for i in order]
+        labels = [str(classes[i]) for i in stored["labels"][order]]
     return found, labels
 
 

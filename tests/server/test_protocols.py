@@ -244,7 +244,7 @@ def test_label_studio_round_trip(vectors, studio, monkeypatch):
 
 
 def test_a_personal_access_token_is_traded_for_a_short_one(vectors, studio, monkeypatch):
-    """As Label Studio wants it since 1.18; a legacy token is sent as it is."""
+    """As Label Studio wants it by default now; a legacy token is sent as it is."""
     rows = cluster("bee", 2, seed=6)
     Studio.pictures.update({f"/{i}.npy": npy(row) for i, row in enumerate(rows)})
     tasks = [{"id": i, "data": {"image": f"/{i}.npy"}} for i in range(2)]

@@ -167,8 +167,7 @@ def test_the_short_way_is_taken_and_counted(server, monkeypatch):
     assert 'retain_request_seconds_count{route="/predict"} 2' in told
 
 
-def test_refusals_are_the_same_on_both_ways(server, monkeypatch):
-    monkeypatch.setattr(server.client.app, "_settings", server.settings)
+def test_refusals_are_the_same_on_both_ways(server):
     for short, usual in (
         both(server, b"x", headers={"Authorization": "Bearer wrong"}),
         both(server, b"x", headers={"Host": "evil.example"}),
