@@ -99,13 +99,20 @@ def take(
     """
     extractor, few = eyes.extractor, len(sources) <= _FEW
     known = set[str]() if few else store.known(eyes.era)
+    told = [source.image for source in sources if source.image] if few else []
+    names, vectors, norms = store.features(told, eyes.era) if told else ([], (), ())
+    kept = {name: (vectors[i], float(norms[i])) for i, name in enumerate(names)}
 
     def skip(image: str) -> bool:
+        if image in told:
+            return image in kept
         return store.feature(image, eyes.era) is not None if few else image in known
 
     for done, item in enumerate(extract_many(sources, extractor, skip=skip), 1):
         source = item.source
-        found = store.feature(item.image, eyes.era) if item.skipped else None
+        found = kept.get(item.image)
+        if item.skipped and found is None:
+            found = store.feature(item.image, eyes.era)
         if item.skipped and found is None:
             # Another process has forgotten the picture meanwhile.
             item = next(extract_many([source], extractor))

@@ -173,8 +173,7 @@ class Session:
     def remembered(self, taken: Sequence[Taken]) -> set[str]:
         """Which of these pictures are members."""
         with self.store.reading():
-            found = (self.store.member(each.image) for each in taken)
-            return {member.image for member in found if member is not None}
+            return self.store.among_members([each.image for each in taken])
 
     def vectors(self, era: Era, images: Sequence[str]) -> Vectors:
         """Features of kept pictures in an era and their lengths, in the order of `images`.

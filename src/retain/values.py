@@ -73,12 +73,14 @@ def to_json(value: Any) -> Any:
 class Source:
     """Where one picture comes from: a name to show, a way to read it, a label if it has one.
 
-    `read` returns the bytes of an image file and raises `BadImage` when it cannot.
+    `read` returns the bytes of an image file and raises `BadImage` when it cannot; `image` is their
+    content hash, where that is known already.
     """
 
     name: str
     read: Callable[[], bytes]
     label: str | None = None
+    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,10 +339,7 @@ class EventDetail:
 
 @dataclass(frozen=True, slots=True)
 class ImageDetail:
-    """One remembered picture: what it was taught as, what it is answered, and its history.
-
-    `history` lists the journal entries that speak of it, oldest first.
-    """
+    """One remembered picture: what it was taught as, its answer, its history (oldest first)."""
 
     sample: Sample
     prediction: Prediction

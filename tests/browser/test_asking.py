@@ -158,10 +158,56 @@ def test_many_pictures_get_one_name(visit, server, test_pictures, shot):
     shot(page, "bulk")
     name_it(bar, "Skirt")
     _teach_all_the_same(page)
-    page.get_by_text("6 pictures corrected to “Skirt”").wait_for()
+    page.get_by_text("6 pictures learned as “Skirt”").wait_for()
     assert page.locator(".card.fixed").count() == 6
+    with retain.open(server.path) as shop:
+        assert shop.log()[-1].kind == "learn"
     page.locator("#notices").get_by_role("button", name="Undo").click()
     page.wait_for_selector(".card.fixed", state="detached")
+
+
+def test_a_name_given_in_bulk_is_doubted_where_it_is_wrong(visit, server, test_pictures, shot):
+    """New pictures are learned, so the gate doubts them; and says so before anything changes."""
+    page = visit(server)
+    with retain.open(server.path) as shop:
+        before = shop.event
+    give(page, [*test_pictures("Hat")[:5], test_pictures("Shoes")[0]])
+    page.get_by_role("button", name="Select all").first.click()
+    name_it(page.get_by_role("region", name="What is selected"), "Shoes")
+    until(page, "() => document.querySelector('dialog[open]')")
+    if page.get_by_role("dialog").get_by_text("Before this is taught").count():
+        page.get_by_role("button", name="Teach all 6").click()
+    box = page.get_by_role("dialog")
+    box.get_by_text("Nothing has changed").wait_for()
+    assert box.get_by_text("in doubt").first.is_visible()
+    assert box.get_by_text("called Shoes").count()
+    assert box.get_by_text("looks like Hat").count()
+    shot(page, "doubted")
+    box.get_by_role("button", name="Leave it as it is").click()
+    with retain.open(server.path) as shop:
+        assert shop.event == before
+    assert page.locator(".card.fixed").count() == 0
+
+
+def test_in_bulk_what_it_remembers_is_corrected_and_the_rest_learned(
+    visit, server, pictures, test_pictures
+):
+    page = visit(server)
+    known = sorted((pictures / "train" / "Hat").iterdir())[0]
+    with retain.open(server.path) as shop:
+        before = shop.event
+    give(page, [known, *test_pictures("Skirt")[:3]])
+    page.get_by_role("button", name="Select all").first.click()
+    name_it(page.get_by_role("region", name="What is selected"), "Skirt")
+    _teach_all_the_same(page)
+    page.locator("#notices").get_by_text("3 pictures learned as “Skirt”").wait_for()
+    with retain.open(server.path) as shop:
+        assert [each.kind for each in shop.log() if each.event > before] == ["learn", "correct"]
+        assert {each.label for each in shop.samples() if each.event > before} == {"Skirt"}
+    page.locator("#notices").get_by_role("button", name="Undo").click()
+    page.wait_for_selector(".card.fixed", state="detached")
+    with retain.open(server.path) as shop:
+        assert "Skirt" not in shop.labels
 
 
 def _teach_all_the_same(page) -> None:

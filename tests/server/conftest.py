@@ -74,11 +74,11 @@ class Server:
 
     @property
     def shop(self):
-        return self.client.app._app.state.serving.classifier
+        return self.client.app._app._app.state.serving.classifier
 
     @property
     def serving(self):
-        return self.client.app._app.state.serving
+        return self.client.app._app._app.state.serving
 
 
 @pytest.fixture

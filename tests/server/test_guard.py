@@ -86,10 +86,10 @@ def test_a_decoder_that_was_killed_is_replaced_and_nothing_is_lost(guard):
 
 
 def test_a_crash_is_the_pictures_fault_the_second_time(guard, monkeypatch):
-    def crash(child, data, deadline):
-        if data == picture(20):  # before it can answer
+    def crash(child, parts, deadline):
+        if picture(20) in parts:  # before it can answer
             os.kill(process._child.pid, signal.SIGSEGV)
-        return real(child, data, deadline)
+        return real(child, parts, deadline)
 
     from retain.faces.server import guard as module
 

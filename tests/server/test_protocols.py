@@ -162,6 +162,16 @@ class Studio(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(found or b"")
 
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        Studio.seen.append((self.path, body.get("refresh")))
+        good = self.path == "/api/token/refresh" and body == {"refresh": "a.b.c"}
+        told = json.dumps({"access": "short"} if good else {"detail": "no"}).encode()
+        self.send_response(200 if good else 401)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
     def log_message(self, *_):
         pass
 
@@ -227,10 +237,27 @@ def test_label_studio_round_trip(vectors, studio, monkeypatch):
             server.post("/label-studio/webhook", json=event, headers=headers)["update"]["event"]
             is None
         )
-        event["action"] = "ANNOTATIONS_DELETED"
-        assert (
-            server.post("/label-studio/webhook", json=event, headers=headers)["status"] == "ignored"
-        )
+        for action in ("ANNOTATIONS_DELETED", None, ["ANNOTATION_CREATED"], {}):
+            event["action"] = action
+            told = server.post("/label-studio/webhook", json=event, headers=headers)
+            assert told["status"] == "ignored"
+
+
+def test_a_personal_access_token_is_traded_for_a_short_one(vectors, studio, monkeypatch):
+    """As Label Studio wants it by default now; a legacy token is sent as it is."""
+    rows = cluster("bee", 2, seed=6)
+    Studio.pictures.update({f"/{i}.npy": npy(row) for i, row in enumerate(rows)})
+    tasks = [{"id": i, "data": {"image": f"/{i}.npy"}} for i in range(2)]
+    asked = {"tasks": tasks, "label_config": CONFIG}
+    with Server(vectors, label_studio=studio) as server:
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a.b.c")
+        told = server.post("/label-studio/predict", json=asked)["results"]
+        assert all(each["result"] for each in told)
+        refresh = ("/api/token/refresh", "a.b.c")
+        assert Studio.seen == [refresh, ("/0.npy", "Bearer short"), ("/1.npy", "Bearer short")]
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", "x.y.z")
+        told = server.post("/label-studio/predict", json=asked)["results"]
+        assert not any(each["result"] for each in told)
 
 
 @pytest.mark.parametrize(

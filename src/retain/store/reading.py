@@ -17,6 +17,7 @@ from retain.values import Sample
 
 __all__ = [
     "adapted_since",
+    "among_members",
     "asserted",
     "entries",
     "extractor_key",
@@ -224,6 +225,21 @@ def history(connection: Connection, image: str) -> list[tuple[int, str]]:
         (to_bytes(image),),
     )
     return [(int(number), str(label)) for number, label in rows]
+
+
+def among_members(connection: Connection, images: Sequence[str]) -> set[str]:
+    """Those of these pictures that are members."""
+    found: set[str] = set()
+    for start in range(0, len(images), _AT_ONCE):
+        part = [to_bytes(image) for image in images[start : start + _AT_ONCE]]
+        marks = ", ".join("?" * len(part))
+        rows = connection.exec_driver_sql(
+            "SELECT i.hash FROM members m JOIN images i ON i.id = m.image "  # noqa: S608
+            f"WHERE i.hash IN ({marks})",
+            tuple(part),
+        )
+        found.update(to_name(row[0]) for row in rows)
+    return found
 
 
 def numbers(connection: Connection, images: Sequence[str]) -> set[int]:

@@ -132,6 +132,11 @@ class Records:
             )
         return found[0] if found else None
 
+    def among_members(self, images: Sequence[str]) -> set[str]:
+        """Those of these pictures that are members."""
+        with self._transaction() as connection:
+            return reading.among_members(connection, images)
+
     def find(self, name: str, *, kept: bool = False) -> list[Sample]:
         """Members with this hash, whose hash begins so (six digits or more), or of this source.
 

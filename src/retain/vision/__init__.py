@@ -43,7 +43,7 @@ from retain.vision.presets import PRESETS, preset, read_rule
 from retain.vision.quality import blur
 from retain.vision.sources import Collected, labelled, unlabelled
 from retain.vision.splitting import Split, split
-from retain.vision.stream import Extracted, extract_many, usable_cores
+from retain.vision.stream import Extracted, by_itself, extract_many, usable_cores
 
 __all__ = [
     "PRESETS",
@@ -65,6 +65,7 @@ __all__ = [
     "VectorExtractor",
     "adopt",
     "blur",
+    "by_itself",
     "check_presets",
     "compared",
     "convolutions",

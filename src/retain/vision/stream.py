@@ -12,6 +12,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import islice
 
@@ -22,10 +24,12 @@ from retain.errors import BadImage, BadOption
 from retain.values import Source, content_hash
 from retain.vision.extractor import Extractor
 
-__all__ = ["Extracted", "extract_many", "usable_cores"]
+__all__ = ["Extracted", "by_itself", "extract_many", "usable_cores"]
 
 AHEAD = 4
 """How many pictures per thread may be under way or waiting to be taken."""
+
+_BY_ITSELF: ContextVar[bool] = ContextVar("by_itself", default=False)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,6 +60,21 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Inside, `extract_many` starts no threads unless told; for who has one for each core already.
+
+    >>> with by_itself():
+    ...     list(extract_many([], None))
+    []
+    """
+    token = _BY_ITSELF.set(True)
+    try:
+        yield
+    finally:
+        _BY_ITSELF.reset(token)
+
+
 def extract_many(
     sources: Iterable[Source],
     extractor: Extractor,
@@ -71,14 +90,15 @@ def extract_many(
         sources: where the pictures come from; taken lazily, by the calling thread.
         extractor: what computes features.
         skip: called with the content hash, from any thread; True means that no feature is needed.
-        threads: how many to use; by default, one for each usable core.
+        threads: how many to use; by default, one for each usable core (but see `by_itself`).
 
     Raises:
         BadOption: if `threads` is less than one.
     """
     if threads is not None and threads < 1:
         raise BadOption(f"{threads} threads cannot work; use 1 or more")
-    if isinstance(sources, list | tuple) and len(sources) == 1:
+    alone = threads is None and _BY_ITSELF.get()
+    if alone or (isinstance(sources, list | tuple) and len(sources) == 1):
         threads = 1
     return _stream(iter(sources), extractor, skip, threads or usable_cores())
 

@@ -8,7 +8,7 @@ import { advised, hintsFor } from "./hints.js";
 import { chooser, photographer } from "./intake.js";
 import { attempt, complain, say } from "./notices.js";
 import { onChange, refresh, state } from "./state.js";
-import { inWords, teach, undo } from "./teach.js";
+import { inWords, teachMany, undoMany } from "./teach.js";
 
 const NOTHING = { label: null, top: [], image: null };
 const SOME = 24;
@@ -199,17 +199,17 @@ function count() {
 async function nameSelected(label, pressed) {
   const chosen = cards.filter((card) => card.selected && card.item.prediction);
   await attempt(async () => {
-    const items = await advised(chosen.map((card) => ({ image: card.item.prediction.image, file: card.item.file, label })));
+    const items = await advised(chosen.map(({ item }) => ({ image: item.prediction.image, file: item.file, remembered: item.prediction.remembered, label })));
     if (!items) return;
-    const update = await teach("correct", items, { resend: () => predict(chosen) });
-    if (!update) return;
-    const taught = new Set(items.map((item) => item.file));
+    const updates = await teachMany(items, { resend: () => predict(chosen) });
+    if (!updates) return;
+    const taught = new Map(updates.flatMap((update) => update.taught.map((item) => [item.file, update])));
     const nameless = chosen.filter((card) => !card.item.prediction.image);
     if (nameless.length) await predict(nameless);
     for (const card of chosen) {
       card.selected = false;
       if (taught.has(card.item.file)) {
-        card.item.update = update;
+        Object.assign(card.item, { update: taught.get(card.item.file), taught: label, before: card.item.prediction });
         card.draw();
       }
     }
@@ -217,10 +217,10 @@ async function nameSelected(label, pressed) {
     view.list.querySelector(".card.fixed")?.focus({ preventScroll: true });
     askAgain();
     const back = () => attempt(async () => {
-      if (!(await undo(update.event))) return;
+      if (!(await undoMany(updates))) return;
       for (const card of chosen) card.item.update = null;
       askAgain();
     });
-    say(inWords(update), update.event ? { action: ["Undo", back] } : {});
+    say(updates.map(inWords).join("; "), updates.some((update) => update.event) ? { action: ["Undo", back] } : {});
   }, pressed);
 }

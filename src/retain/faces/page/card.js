@@ -99,8 +99,10 @@ export class Card {
   outcome() {
     const { prediction, update } = this.item;
     const one = update.corrected?.find((each) => each.image === prediction.image);
-    const label = one?.label ?? prediction.label;
-    const held = one ? one.after === one.label : true;
+    const label = one?.label ?? this.item.taught ?? prediction.label;
+    // What was learned with others may still be answered otherwise, which is known once it was asked anew.
+    const still = !one && prediction.label !== label && prediction !== this.item.before;
+    const held = one ? one.after === one.label : !still;
     const how = [
       one && one.before && one.before !== label ? `It was ${one.before} before.` : null,
       update.new_classes?.length ? `“${update.new_classes.join("”, “")}” is a new class.` : null,
@@ -110,7 +112,9 @@ export class Card {
     const again = button("Undo", (event) => this.takeBack(event.currentTarget), { class: "undo", "data-undo": "" });
     return h("div", { class: "outcome", role: "status" },
       h("p", { class: "over" }, h("span", { "aria-hidden": "true" }, held ? "✓ " : ""), title, update.event ? again : null),
-      h("h2", { id: this.id }, `It is ${label} now`),
+      h("h2", { id: this.id }, still ? `Taught as ${label}` : `It is ${label} now`),
+      still ? h("p", { class: "sure" }, "It is still answered ", h("b", null, prediction.label), ". ",
+        button(`Correct it to ${label}`, (event) => this.say(label, "correct", event.currentTarget))) : null,
       h("p", { class: "sure" }, prediction.label === label ? `${percent(prediction.probability)} sure. ` : null, how),
       changes(update));
   }
@@ -134,7 +138,7 @@ export class Card {
   settle(update, label) {
     this.item.update = update;
     this.item.hints = [];
-    this.item.taught = label;
+    Object.assign(this.item, { taught: label, before: this.item.prediction });
     this.selected = false;
     this.draw();
     this.element.focus({ preventScroll: true });

@@ -6,7 +6,7 @@ import { advised } from "./hints.js";
 import { nameField } from "./namefield.js";
 import { attempt, say } from "./notices.js";
 import { onChange, refresh } from "./state.js";
-import { inWords, teach, undo } from "./teach.js";
+import { inWords, teachMany, undoMany } from "./teach.js";
 
 const SHOWN = 24;
 const NEXT = 8;
@@ -77,11 +77,11 @@ function name(images, label, pressed, draw) {
     // Of one that was clicked nothing needs to be asked; of many, what does not belong.
     const items = given.length > 1 ? await advised(given) : given;
     if (!items) return;
-    const update = await teach(items.length > 1 ? "learn" : "correct", items);
-    if (!update) return;
+    const updates = await teachMany(items);
+    if (!updates) return;
     await refresh();
     await draw();
-    say(inWords(update), update.event ? { action: ["Undo", () => attempt(() => undo(update.event).then(draw))] } : {});
+    say(updates.map(inWords).join("; "), updates.some((update) => update.event) ? { action: ["Undo", () => attempt(() => undoMany(updates).then(draw))] } : {});
   }, pressed);
 }
 

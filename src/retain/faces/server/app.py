@@ -23,14 +23,14 @@ from starlette.types import ASGIApp
 
 import retain
 from retain.faces.server import labelstudio, protocols, routes_ask, routes_desk, routes_teach
-from retain.faces.server.problems import Problem, answer_to, problem_of
+from retain.faces.server.lane import Lane
+from retain.faces.server.problems import Problem, answer_to, failure
 from retain.faces.server.security import Door
 from retain.faces.server.serving import Serving
 from retain.faces.server.settings import VARIABLE, Settings
 
 __all__ = ["application", "from_environment"]
 
-_LOG: Final = logging.getLogger("retain.serve")
 _KINDS: Final = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -82,7 +82,7 @@ def application(settings: Settings) -> ASGIApp:
     app.add_api_route("/", _front, include_in_schema=False)
     app.add_api_route("/favicon.ico", _icon, include_in_schema=False)
     _translate_errors(app, settings)
-    return Door(app, settings, serving.tokens, serving.metrics)
+    return Door(Lane(app, serving), settings, serving.tokens, serving.metrics)
 
 
 def from_environment() -> ASGIApp:
@@ -127,8 +127,8 @@ def _warm(serving: Serving) -> None:
 def _translate_errors(app: FastAPI, settings: Settings) -> None:
     hide = {str(settings.path): settings.name}
 
-    async def told(_: Request, error: Exception) -> Response:
-        return answer_to(problem_of(error, hide))
+    async def told(request: Request, error: Exception) -> Response:
+        return failure(error, hide, request.url.path)
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -142,9 +142,7 @@ def _translate_errors(app: FastAPI, settings: Settings) -> None:
         return answer_to(Problem(error.status_code, kind, str(error.detail)))
 
     async def broken(request: Request, error: Exception) -> Response:
-        # Neither pictures nor what clients said: where it broke is enough.
-        _LOG.error("%s failed: %s", request.url.path[:100], type(error).__name__, exc_info=error)
-        return answer_to(problem_of(error, hide))
+        return failure(error, hide, request.url.path)
 
     app.add_exception_handler(Problem, told)
     app.add_exception_handler(retain.RetainError, told)

@@ -10,17 +10,21 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from typing import IO, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retain.errors import BadImage
-from retain.faces.server.guard_worker import ANSWER, DECODE, DRAW, REQUEST
+from retain.faces.server.guard_worker import ANSWER, DECODE, DRAW, READY, REQUEST
 
 __all__ = ["Guard"]
 
 _SECONDS: Final = 10.0
+
+# A process that begins may take so long; on a busy machine no picture is blamed for that.
+_BEGIN: Final = 60.0
 _MEMORY: Final = 1 << 30
 
 # A file for pixels that grew beyond this is emptied again.
@@ -77,7 +81,7 @@ class Guard:
             # Once more, with a new process: this one may have been killed for another's sins.
             for left in (1, 0):
                 try:
-                    return process.ask(kind, side, data, time.monotonic() + self._seconds)
+                    return process.ask(kind, side, data, self._seconds)
                 except _Died:
                     self.restarts += 1
                     if not left:
@@ -106,12 +110,12 @@ class _Process:
         self._child: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
 
-    def ask(self, kind: int, side: int, data: bytes, deadline: float) -> NDArray[np.uint8] | bytes:
+    def ask(self, kind: int, side: int, data: bytes, seconds: float) -> NDArray[np.uint8] | bytes:
         with self._turn:
             child, file = self._started()
+            deadline = time.monotonic() + seconds
             try:
-                _send(child, REQUEST.pack(kind, side, len(data)), deadline)
-                _send(child, data, deadline)
+                _send(child, (REQUEST.pack(kind, side, len(data)), data), deadline)
                 head = _receive(child, ANSWER.size, deadline)
                 done, height, width, size = ANSWER.unpack(head)
                 body = _receive(child, size, deadline)
@@ -165,6 +169,11 @@ class _Process:
             )
             assert self._child.stdin is not None
             os.set_blocking(self._child.stdin.fileno(), False)
+            try:
+                _receive(self._child, len(READY), time.monotonic() + _BEGIN)
+            except (_Died, _Slow):
+                self.kill()
+                raise
         return self._child, self._file
 
 
@@ -181,17 +190,21 @@ def _wait(descriptor: int, event: int, deadline: float) -> None:
         raise _Slow
 
 
-def _send(child: subprocess.Popen[bytes], data: bytes, deadline: float) -> None:
+def _send(child: subprocess.Popen[bytes], parts: Sequence[bytes], deadline: float) -> None:
     assert child.stdin is not None
-    left = memoryview(data)
+    left = [memoryview(part) for part in parts]
     while left:
-        _wait(child.stdin.fileno(), select.POLLOUT, deadline)
         try:
-            left = left[os.write(child.stdin.fileno(), left) :]
+            sent = os.writev(child.stdin.fileno(), left)
         except BlockingIOError:
+            _wait(child.stdin.fileno(), select.POLLOUT, deadline)
             continue
         except OSError:
             raise _Died from None
+        while left and sent >= len(left[0]):
+            sent -= len(left.pop(0))
+        if left:
+            left[0] = left[0][sent:]
 
 
 def _receive(child: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:

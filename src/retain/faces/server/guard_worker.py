@@ -13,13 +13,16 @@ import sys
 from io import BytesIO
 from typing import Final
 
-__all__ = ["ANSWER", "DECODE", "DRAW", "REQUEST", "serve"]
+__all__ = ["ANSWER", "DECODE", "DRAW", "READY", "REQUEST", "serve"]
 
 REQUEST: Final = struct.Struct("<BIQ")
 """What is wanted, the side in pixels (0 for none), and how many bytes of picture follow."""
 
 ANSWER: Final = struct.Struct("<BIIQ")
 """Whether it is done (1), height, width, and how many bytes follow (here: text, or a JPEG)."""
+
+READY: Final = b"."
+"""What it says first, when it can begin."""
 
 DECODE: Final = 1
 DRAW: Final = 2
@@ -42,6 +45,8 @@ def serve(pixels: int, memory: int) -> None:
     decode(b"P6 1 1 255 abc")
     _limit(memory)
     source, target = sys.stdin.buffer, sys.stdout.buffer
+    target.write(READY)
+    target.flush()
     while len(head := source.read(REQUEST.size)) == REQUEST.size:
         kind, side, size = REQUEST.unpack(head)
         data = source.read(size)

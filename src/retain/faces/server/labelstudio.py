@@ -7,8 +7,10 @@ server was told of, never from anywhere that a task names.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -34,6 +36,8 @@ KEY: Final = "LABEL_STUDIO_API_KEY"
 
 _CONFIG: Final = 200_000
 _SECONDS: Final = 15.0
+_FRESH: Final = 120.0
+_ACCESS: Final[dict[tuple[str, str], tuple[str, float]]] = {}
 _TASKS: Final = 500
 _LOG: Final = logging.getLogger("retain.serve")
 _ANNOTATED: Final = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED"})
@@ -150,7 +154,7 @@ async def webhook(asked: Teacher, request: Request) -> Response:
     """Learn an annotation, or where the classifier says otherwise, correct it."""
     value = _object(await request.body())
     action = value.get("action")
-    if action not in _ANNOTATED:
+    if not isinstance(action, str) or action not in _ANNOTATED:
         return Json({"status": "ignored", "action": str(action)[:100]})
     task, annotation = value.get("task"), value.get("annotation")
     if not isinstance(task, dict) or not isinstance(annotation, dict):
@@ -227,7 +231,7 @@ def _fetched(settings: Settings, task: Any, config: Config) -> Source:
         "https",
     ):
         raise Problem(422, "Forbidden", "pictures are fetched from Label Studio alone")
-    fetched = _fetch(url.geturl(), settings.body)
+    fetched = _fetch(url.geturl(), settings.label_studio.rstrip("/"), settings.body)
     return Source(clean_name(url.path), lambda: fetched)
 
 
@@ -238,16 +242,37 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _fetch(url: str, most: int) -> bytes:
-    request = urllib.request.Request(url)  # noqa: S310 - its origin was checked
+def _authorization(base: str) -> str:
+    """How Label Studio knows us: by a legacy token, or by what it gives for a personal one."""
     key = os.environ.get(KEY, "")
-    if key:
-        request.add_header("Authorization", f"Token {key}")
-    opener = urllib.request.build_opener(_Stay, urllib.request.ProxyHandler({}))
+    # A personal access token is a JSON web token, good for nothing but short-lived ones.
+    if key.count(".") != 2:
+        return f"Token {key}" if key else ""
+    known, until = _ACCESS.get((base, key), ("", 0.0))
+    if time.monotonic() > until:
+        request = urllib.request.Request(  # noqa: S310 - where the owner said that it is
+            f"{base}/api/token/refresh",
+            json.dumps({"refresh": key}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with _opener().open(request, timeout=_SECONDS) as answer:
+            known = str(json.loads(answer.read(65536))["access"])
+        _ACCESS[base, key] = known, time.monotonic() + _FRESH
+    return f"Bearer {known}"
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    return urllib.request.build_opener(_Stay, urllib.request.ProxyHandler({}))
+
+
+def _fetch(url: str, base: str, most: int) -> bytes:
+    request = urllib.request.Request(url)  # noqa: S310 - its origin was checked
     try:
-        with opener.open(request, timeout=_SECONDS) as answer:
+        if told := _authorization(base):
+            request.add_header("Authorization", told)
+        with _opener().open(request, timeout=_SECONDS) as answer:
             data: bytes = answer.read(most + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (urllib.error.URLError, OSError, ValueError, LookupError, TypeError) as error:
         code = getattr(error, "code", "")
         raise Problem(502, "Unreachable", f"Label Studio did not give the picture {code}") from None
     if len(data) > most:

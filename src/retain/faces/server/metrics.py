@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Final, final
 
 __all__ = ["BUCKETS", "Metrics", "exposition", "series"]
@@ -53,6 +55,8 @@ class Metrics:
     def __init__(self) -> None:
         self._turn = threading.Lock()
         self._new: dict[str, float] = defaultdict(float)
+        self._requests: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._seconds: dict[str, list[float]] = {}
 
     def add(self, name: str, value: float = 1.0, **labels: object) -> None:
         """Count something."""
@@ -62,19 +66,27 @@ class Metrics:
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a request and its latency."""
         with self._turn:
-            new = self._new
-            new[series("retain_requests_total", route=route, method=method, status=status)] += 1
-            for end in BUCKETS:
-                if seconds <= end:
-                    new[series("retain_request_seconds_bucket", route=route, le=end)] += 1
-            new[series("retain_request_seconds_bucket", route=route, le="+Inf")] += 1
-            new[series("retain_request_seconds_sum", route=route)] += seconds
-            new[series("retain_request_seconds_count", route=route)] += 1
+            self._requests[route, method, status] += 1
+            # Of each bucket alone, longer ones last, and then the sum; put together when taken.
+            found = self._seconds.setdefault(route, [0] * (len(BUCKETS) + 1) + [0.0])
+            found[bisect_left(BUCKETS, seconds)] += 1
+            found[-1] += seconds
 
     def taken(self) -> dict[str, float]:
         """What was counted, which is handed in then."""
         with self._turn:
             found, self._new = dict(self._new), defaultdict(float)
+            requests, self._requests = self._requests, defaultdict(int)
+            latencies, self._seconds = self._seconds, {}
+        for (route, method, status), count in requests.items():
+            told = {"route": route, "method": method, "status": status}
+            found[series("retain_requests_total", **told)] = count
+        for route, (*counts, seconds) in latencies.items():
+            for end, total in zip((*BUCKETS, "+Inf"), accumulate(counts), strict=True):
+                if total:
+                    found[series("retain_request_seconds_bucket", route=route, le=end)] = total
+            found[series("retain_request_seconds_sum", route=route)] = seconds
+            found[series("retain_request_seconds_count", route=route)] = sum(counts)
         return found
 
 

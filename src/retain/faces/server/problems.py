@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,7 +13,9 @@ from retain import errors
 from retain.refusal import UNWEIGHED
 from retain.values import Update, Verdict, to_json
 
-__all__ = ["Json", "Problem", "answer_to", "problem_of"]
+__all__ = ["Json", "Problem", "answer_to", "failure", "problem_of"]
+
+_LOG: Final = logging.getLogger("retain.serve")
 
 _STATUS: Final = (
     (errors.UnknownImage, 404),
@@ -78,6 +81,15 @@ def problem_of(error: BaseException, hide: Mapping[str, str]) -> Problem:
             "choices": _choices(error),
         }
     return Problem(status, type(error).__name__, message, **more)
+
+
+def failure(error: Exception, hide: Mapping[str, str], path: str) -> Json:
+    """The answer where something went wrong; what nobody foresaw goes into the log as well."""
+    problem = problem_of(error, hide)
+    if problem.kind == "Broken":
+        # Neither pictures nor what clients said: where it broke is enough.
+        _LOG.error("%s failed: %s", path[:100], type(error).__name__, exc_info=error)
+    return answer_to(problem)
 
 
 def answer_to(problem: Problem) -> Json:

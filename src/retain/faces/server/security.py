@@ -137,6 +137,8 @@ class Door:
             return text.partition(":")[2] or "?", False
         if kind:
             return "?", False
+        if b"cookie" not in headers:
+            return "", True
         try:
             found = SimpleCookie(headers.get(b"cookie", "")).get(self._cookie)
         except CookieError:

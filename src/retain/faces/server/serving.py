@@ -1,9 +1,9 @@
 """One worker process's hold on the classifier: work in threads, many readers and one writer.
 
-A picture is looked at by one thread from beginning to end; in trials on processors this answered as
-many as batching did, and sooner. Changes wait for each other in a line of their own, so that they
-never keep readers from a thread. Each answer is of one version, since the classifier asks its
-journal once for each call; nothing here keeps a version of its own.
+A picture is looked at by one thread from beginning to end, as the only one or as one of a few that
+waited for it (`together`); the network itself sees each alone. Changes wait for each other in a
+line of their own, so that they never keep readers from a thread. Each answer is of one version,
+since the classifier asks its journal once for each call; nothing here keeps a version of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from retain.faces.server.guard import Guard
 from retain.faces.server.metrics import Metrics
 from retain.faces.server.problems import Problem
 from retain.faces.server.settings import Settings
+from retain.faces.server.together import Together
 from retain.faces.server.tokens import Tokens, Who
 from retain.values import Prediction, Receipt, Source, Update, content_hash
 
@@ -35,6 +36,10 @@ _WAITING: Final = 256
 _RECALL: Final = 512
 _POLL: Final = 0.25
 _LOG: Final = logging.getLogger("retain.serve")
+
+
+Asking = tuple[int, int | str | None, bool]
+"""How a picture is asked about: how many classes, of which version, whether it is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Answers:
 
 def source(kept: Kept) -> Source:
     """A picture from the desk, as the classifier takes it."""
-    return Source(kept.name, lambda: kept.data)
+    return Source(kept.name, lambda: kept.data, image=kept.image)
 
 
 @final
@@ -70,6 +75,9 @@ class Serving:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="retain-write")
         self._keepers = ThreadPoolExecutor(2, thread_name_prefix="retain-keep")
         self._desk_work = ThreadPoolExecutor(1, thread_name_prefix="retain-desk")
+        self._together: Together[Asking, Kept, Answers] = Together(
+            self._readers, usable_cores(), self._answered
+        )
         self._extractor = ""
         self._waiting = 0
         self._restarts = 0
@@ -119,11 +127,15 @@ class Serving:
         return await asyncio.shield(self._run(self._writer, named))
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await self._counted(asyncio.get_running_loop().run_in_executor, pool, work)
+
+    async def _counted(self, begin: Callable[..., Awaitable[T]], *given: Any) -> T:
+        """Await what begins, unless too many wait already (Problem 503)."""
         if self._waiting >= _WAITING:
             raise Problem(503, "Busy", "too many requests wait already; try again in a moment")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
+            return await begin(*given)
         except retain.GateRefused as error:
             self.metrics.add("retain_refusals_total")
             raise error
@@ -143,22 +155,48 @@ class Serving:
         progress: Callable[[int, int], None] | None = None,
     ) -> Answers:
         """Answer pictures, and keep them on the desk for whoever corrects them."""
-        loop = asyncio.get_running_loop()
         kept = [Kept(content_hash(data := each.read()), each.name, data) for each in pictures]
-        # Written while the network looks at them.
-        names = loop.run_in_executor(self._keepers, self.desk.keep, kept) if keep and kept else None
-        sources = [source(each) for each in kept]
+        if len(kept) == 1 and not similar and progress is None:
+            return await self._counted(self._together.ask, (top, version, keep), kept[0])
+        asking = top, version, keep
+        return await self.read(self._looked_at, kept, asking, similar=similar, progress=progress)
 
-        def work() -> tuple[retain.Predictions, Sequence[tuple[retain.Neighbour, ...]]]:
+    def _answered(self, asking: Asking, kept: Sequence[Kept]) -> list[Answers]:
+        """Single pictures asked about in the same way, each with an answer of its own."""
+        from retain.vision import by_itself
+
+        with by_itself():
+            found = self._looked_at(kept, asking)
+        rest, skipped = list(zip(found.answers, found.names, strict=True)), list(found.skipped)
+        each: list[Answers] = []
+        for picture in kept:
+            if rest and rest[0][0].image == picture.image:
+                answer, name = rest.pop(0)
+                each.append(Answers(found.event, (answer,), (name,), ((),), ()))
+            else:
+                each.append(Answers(found.event, (), (), (), (skipped.pop(0),)))
+        return each
+
+    def _looked_at(
+        self,
+        kept: Sequence[Kept],
+        asking: Asking,
+        *,
+        similar: int = 0,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Answers:
+        top, version, keep = asking
+        # Written while the network looks at them.
+        writing = self._keepers.submit(self.desk.keep, kept) if keep and kept else None
+        sources = [source(each) for each in kept]
+        try:
             found = self.classifier.predict(sources, top=top, version=version, progress=progress)
             read = {each.image for each in found}
             good = [source(each) for each in kept if each.image in read]
-            return found, self.classifier.similar(good, count=similar) if similar else ()
-
-        try:
-            found, around = await self.read(work)
+            around = self.classifier.similar(good, count=similar) if similar else ()
         finally:
-            given = dict(zip([k.image for k in kept], await names if names else [], strict=False))
+            names = writing.result() if writing else []
+        given = dict(zip([each.image for each in kept], names, strict=False))
         answers = tuple(found)
         self._wonder(answers, given, found.skipped, kept)
         return Answers(
