@@ -4,8 +4,8 @@ tiny100_32 (Tiny-ImageNet's first hundred classes at 32 pixels): five tasks of f
 hundred pictures each, ResNet-32 of He 2016, twenty epochs a task, SGD as there (0.1, falling to a
 tenth at half and at three quarters; momentum 0.9; decay 0.0002), batches of 32, pictures mirrored,
 twenty herded exemplars a class, three orders. Nothing was chosen by looking at test pictures but
-the batch, before anything was compared (64 gave 24.2 in the place of 32.4 with `ft-exemplars` on one
-order: 160 steps hardly train the network).
+the batch, before anything was compared (64 gave 24.2 in the place of 32.4 with `ft-exemplars` on
+one order: 160 steps hardly train the network).
 
 With ``--peers`` the same methods of FACIL, PyCIL and Avalanche run on the very same streams with
 the same settings (see benchmarks/_backbone_peers.py)::

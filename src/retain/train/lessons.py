@@ -164,6 +164,11 @@ class Method(ABC):
     keeps: ClassVar[Keeps] = "nothing"
     head: ClassVar[Kind] = "linear"
 
+    @property
+    def wants(self) -> Keeps:
+        """What it keeps with its options; `keeps`, unless one of them says otherwise."""
+        return self.keeps
+
     @abstractmethod
     def phases(self, lesson: Lesson) -> Phases:
         """The phases of a lesson, in order."""
@@ -175,11 +180,11 @@ class Method(ABC):
     def keep(self, lesson: Lesson, model: Growing) -> Data:
         """The pictures that are kept, within the budget, from the network at the end of the lesson.
 
-        By default as `keeps` says.
+        By default as `wants` says.
         """
-        if self.keeps == "nothing":
+        if self.wants == "nothing":
             return nothing()
-        if self.keeps == "everything":
+        if self.wants == "everything":
             return joined([lesson.exemplars, lesson.fresh])
         return kept(
             model,

