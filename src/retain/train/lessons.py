@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -29,6 +30,7 @@ from retain.train.history import Epoch
 from retain.train.inference import outputs
 from retain.train.loop import SAVE_EVERY, fit
 from retain.train.plan import Plan, Rule
+from retain.train.processes import accelerator
 from retain.train.recipe import Recipe
 from retain.train.rehearsal import Budget, Choice, kept
 from retain.train.terms import Term
@@ -303,14 +305,31 @@ def teach(
                 phase = phases.send(model)
             except StopIteration as end:
                 model, phase = end.value or model, None
+    with _at_work(model, recipe):
+        exemplars = method.keep(lesson, model)
+        carried = {name: each.cpu() for name, each in method.after(lesson, model).items()}
     return Taught(
         model,
-        method.keep(lesson, model),
-        dict(method.after(lesson, model)),
+        exemplars,
+        carried,
         taught.lessons + 1,
         histories,
         tuple(notes),
     )
+
+
+@contextmanager
+def _at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
+    """The network where it was trained, a GPU if there is one; and then on the CPU again."""
+    device = accelerator("no", recipe.device).device
+    if device.type != "cuda":
+        yield
+        return
+    model.module.to(device)
+    try:
+        yield
+    finally:
+        model.module.to("cpu")
 
 
 def _derived(seed: int, lesson: int, what: str) -> int:

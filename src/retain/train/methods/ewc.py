@@ -66,5 +66,5 @@ class EWC(Rehearsing):
             seed=lesson.seed("importance"),
         )
         for name, older in lesson.carried.items():
-            found[name] = found[name] + self.decay * older
+            found[name] = found[name] + self.decay * older.to(found[name].device)
         return found
