@@ -1,7 +1,8 @@
 """Which method of which toolbox stands beside each of ours, and with which settings.
 
 Every setting that a toolbox lets one choose is ours: epochs, batch, rate, momentum, decay, when the
-rate falls, mirrored pictures, how many exemplars of a class and that they are herded. What is the
+rate falls, mirrored pictures, how many exemplars of a class and how they are chosen: at random, but
+herded where the method says so (iCaRL) or the toolbox knows nothing else (PyCIL). What is the
 method's own is the toolbox's default, but for EEIL, whose balanced training is as long as ours.
 """
 
@@ -40,10 +41,13 @@ class Beside:
             }
         if self.exemplars:
             given["exemplars"] = exemplars
-            if self.peer == "facil":
+            if self.peer == "facil" and self.strategy in HERDED:
                 given["selection"] = "herding"
         return given
 
+
+HERDED = ("icarl", "wa")
+"""Methods whose exemplars are herded; those of the others are chosen at random."""
 
 WITH = "+exemplars"
 """Behind the name of a method that needs none."""

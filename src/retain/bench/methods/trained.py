@@ -122,7 +122,10 @@ class Trained(Method):
     def learn(self, features: NDArray[Any], labels: Labels) -> None:
         """One lesson of encoded pictures [n]."""
         fresh = Data(_Pictures(features, self._size), tuple(str(each) for each in labels))
-        self._state = teach(self._method, self._state, fresh, self._recipe, memory=self._memory)
+        folder = self.lasting and self.lasting / f"lesson-{self._state.lessons:03d}"
+        self._state = teach(
+            self._method, self._state, fresh, self._recipe, memory=self._memory, folder=folder
+        )
 
     def scores(self, features: NDArray[Any]) -> Scores:
         """The softmax of what the method scores by."""

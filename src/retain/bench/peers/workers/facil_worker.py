@@ -72,7 +72,10 @@ def main(folder: Path) -> None:
     base: Any = importlib.import_module("datasets.base_dataset")
     copied = settings["validation"] == "copy" or settings["schedule"] == "steps"
     base.get_data = lambda *_, **__: split(job, copied=copied)
-    importlib.import_module("numpy").float = float  # IL2M asks for a name that NumPy 1.24 took away
+    # IL2M asks for a name that NumPy 1.24 took away.
+    vars(importlib.import_module("numpy"))["float"] = float
+    if not importlib.import_module("torch").cuda.is_available():
+        on_the_processor()
     watch = Watch()
     general = importlib.import_module("approach.incremental_learning").Inc_Learning_Appr
     if settings["schedule"] == "steps":
@@ -152,6 +155,20 @@ def in_steps(self: Any, t: int, trn_loader: Any, val_loader: Any) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * 0.1**past
         self.train_epoch(t, trn_loader)
+
+
+def on_the_processor() -> None:
+    """BiC makes its two numbers on a GPU whatever it is told; here they are where the rest is."""
+    torch: Any = importlib.import_module("torch")
+    for name in ("ones", "zeros"):
+        made = getattr(torch, name)
+        setattr(
+            torch,
+            name,
+            lambda *words, made=made, **more: made(
+                *words, **{k: v for k, v in more.items() if (k, v) != ("device", "cuda")}
+            ),
+        )
 
 
 class Watch:
