@@ -159,6 +159,7 @@ ALTERNATIVES = {
     ("lwf", "temperature"): 5.0,
     ("lwf", "strength"): 3.0,
     ("lwf", "warm_up"): 1,
+    ("lwf", "groups"): True,
     ("lwm", "beta"): 3.0,
     ("lwm", "gamma"): 3.0,
     ("lwm", "temperature"): 5.0,

@@ -20,7 +20,11 @@ __all__ = ["LwF"]
 @final
 @dataclass(frozen=True, slots=True)
 class LwF(Rehearsing):
-    """Cross-entropy over what arrives, and distillation of every older lesson's classes.
+    """Cross-entropy over what arrives, and distillation of all older classes.
+
+    The paper's network is told the task, and each older task has a softmax of its own; here nobody
+    tells, so that old classes of different lessons must stay comparable: by default they share one,
+    as in the toolboxes for class-incremental learning (Masana 2020).
 
     Attributes:
         temperature: T of equation 3; §3 takes 2.
@@ -29,12 +33,14 @@ class LwF(Rehearsing):
         warm_up: epochs in which the new head learns alone first, as §3 does "until convergence";
             0 here, as in Masana 2020, whose gain from it is small.
         exemplars: see `Rehearsing`.
+        groups: each older lesson's classes have a softmax of their own, as in equation 3.
     """
 
     temperature: float = 2.0
     strength: float = 1.0
     warm_up: int = 0
     exemplars: bool = False
+    groups: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """The warm-up, if there is one, and the training of everything."""
@@ -50,4 +56,4 @@ class LwF(Rehearsing):
     def _distilled(self, lesson: Lesson) -> Sequence[Term]:
         if not lesson.before.classes:
             return []
-        return [Distillation(lesson.before, self.temperature, self.strength, groups=True)]
+        return [Distillation(lesson.before, self.temperature, self.strength, self.groups)]
