@@ -159,6 +159,20 @@ def test_the_plain_network_is_the_residual_one_without_what_goes_past():
     assert not torch.allclose(found, past, atol=1e-2)
 
 
+def test_signed_features_lack_the_last_relu_and_nothing_else():
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    maps = {}
+    for signed in (False, True):
+        module = cifar_resnet(10, 14, seed=3, signed=signed).module
+        module.layer3.register_forward_hook(
+            lambda part, given, found, signed=signed: maps.update({signed: found.detach()})
+        )
+        with torch.no_grad():
+            module(x)
+    assert float(maps[True].min()) < 0 == float(maps[False].min())
+    torch.testing.assert_close(maps[True].relu(), maps[False], rtol=0, atol=0)
+
+
 def test_impossible_networks():
     for depth, classes, match in ((30, 10, "not 6n"), (2, 10, "not 6n"), (32, 0, "classes is 0")):
         with pytest.raises(BadOption, match=match):
