@@ -5,11 +5,13 @@ No toolbox is needed: a worker is a script, and here it is one of a few lines.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,7 +188,7 @@ def test_toolboxes_that_need_pictures_and_a_clone(pool, stream, name, tmp_path):
     assert "is no clone" in result["reason"]
 
 
-@pytest.mark.parametrize("name", ["avalanche", "facil", "pycil", "pilot"])
+@pytest.mark.parametrize("name", ["avalanche", "avalanche-network", "facil", "pycil", "pilot"])
 def test_an_environment_without_the_toolbox_is_said(pool, stream, name, tmp_path):
     """The real workers under this Python, which has none of what they import."""
     pytest.importorskip("numpy")
@@ -228,6 +230,100 @@ def test_the_worker_is_not_taken_for_the_toolbox():
         text = (exchange.WORKERS / peer.worker).read_text(encoding="utf-8")
         assert "import retain" not in text
         assert "from retain" not in text
+
+
+# -- what the workers change in a toolbox --------------------------------------------------------
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, exchange.WORKERS / f"{name}.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+JOB = {
+    "labels": [0] * 20 + [1] * 20 + [0, 1, 2],
+    "steps": [list(range(40)), [42]],
+    "new": [2, 1],
+    "test": [40, 41, 42],
+    "pictures": {str(row): f"{row}.png" for row in range(43)},
+}
+
+
+def test_facil_validates_on_a_tenth_of_its_own_or_on_copies():
+    facil = script("facil_worker")
+    apart, tasks, order = facil.split(JOB, copied=False)
+    assert (tasks, order, apart["ncla"]) == ([(0, 2), (1, 1)], [0, 1, 2], 3)
+    assert apart[0]["val"]["x"] == ["9.png", "19.png", "29.png", "39.png"]
+    assert not set(apart[0]["val"]["x"]) & set(apart[0]["trn"]["x"])
+    assert len(apart[0]["trn"]["x"]) == 36
+    copied, _, _ = facil.split(JOB, copied=True)
+    assert copied[0]["val"] == apart[0]["val"]
+    assert copied[0]["trn"]["x"] == [f"{row}.png" for row in range(40)]
+    assert copied[0]["trn"]["y"] == [0] * 20 + [1] * 20
+    assert copied[1]["tst"] == {"x": ["42.png"], "y": [0]}
+
+
+def test_facil_in_steps_takes_our_rates_of_every_group():
+    facil = script("facil_worker")
+    groups = [{"lr": 0.1}, {"lr": 0.02}]
+    rates = []
+    approach = SimpleNamespace(
+        nepochs=8,
+        _get_optimizer=lambda: SimpleNamespace(param_groups=groups),
+        train_epoch=lambda t, loader: rates.append([each["lr"] for each in groups]),
+    )
+    facil.in_steps(approach, 1, "pictures", "validation")
+    expected = [0.1] * 4 + [0.01] * 2 + [0.001] * 2
+    np.testing.assert_allclose([each[0] for each in rates], expected)
+    np.testing.assert_allclose([each[1] for each in rates], np.array(expected) / 5)
+
+
+def test_what_is_not_training_is_not_timed():
+    facil = script("facil_worker")
+    watch = facil.Watch()
+    slow = watch.aside(lambda number: sum(range(number)))
+    assert slow(300_000) == sum(range(300_000))
+    assert watch.cpu > 0
+    assert watch.wall > 0
+    model = SimpleNamespace(parameters=list, buffers=list)
+
+    class Approach:
+        def __init__(self):
+            self.model = model
+
+        def train(self, t):
+            slow(3_000_000)
+            return t
+
+    spent = facil.timed(Approach, watch)
+    assert Approach().train(5) == 5
+    assert len(spent) == 1
+    assert spent[0]["cpu_s"] < watch.cpu / 2
+
+
+def test_pycil_has_our_epochs_milestones_rates_and_decay():
+    pycil = script("pycil_worker")
+    module = SimpleNamespace(
+        init_epoch=200, epochs=170, init_milestones=[60, 120, 170], milestones=[60, 100, 140],
+        batch_size=128, init_lr=0.1, lrate=0.1, init_weight_decay=5e-4, weight_decay=2e-4,
+        num_workers=8,
+    )  # fmt: skip
+    given = {"epochs": 20, "batch": 32, "rate": 0.05, "weight_decay": 0.0}
+    pycil.hasten(module, {}, pycil.DEFAULTS | given)
+    assert vars(module) == {
+        "init_epoch": 20, "epochs": 20, "init_milestones": [10, 15], "milestones": [10, 15],
+        "batch_size": 32, "init_lr": 0.05, "lrate": 0.05, "init_weight_decay": 0.0,
+        "weight_decay": 0.0, "num_workers": 0,
+    }  # fmt: skip
+    args = {"init_epoch": 7, "batch_size": 3}
+    untouched = SimpleNamespace(milestones=[1], weight_decay=0.5)
+    pycil.hasten(untouched, args, dict(pycil.DEFAULTS))
+    assert (args, vars(untouched)) == (
+        {"init_epoch": 7, "batch_size": 3},
+        {"milestones": [1], "weight_decay": 0.5},
+    )
 
 
 @pytest.mark.parametrize(

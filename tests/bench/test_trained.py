@@ -127,6 +127,29 @@ def test_a_run_that_was_interrupted_goes_on(photos, stream, tmp_path):
     assert found["steps"][-1]["answers"] == whole["steps"][-1]["answers"]
 
 
+def test_what_was_learned_before_an_interruption_is_not_trained_again(
+    photos, stream, tmp_path, torch, monkeypatch
+):
+    steps = []
+    move = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD, "step", lambda self, *given: (steps.append(1), move(self, *given))[1]
+    )
+    whole = run(stream, photos, "eeil", options=QUICK)
+    alone, steps[:] = len(steps), []
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stream, photos, "eeil", options=QUICK, folder=tmp_path, progress=stop)
+    assert list(tmp_path.glob("*.work"))
+    found = run(stream, photos, "eeil", options=QUICK, folder=tmp_path)
+    assert len(steps) == alone
+    assert found["steps"][-1]["answers"] == whole["steps"][-1]["answers"]
+    assert [each.suffix for each in tmp_path.iterdir()] == [".json"]
+
+
 @pytest.mark.usefixtures("torch")
 def test_answers_and_what_is_stored(photos, tmp_path):
     made = make("icarl", 0, 0, tmp_path, **QUICK)
@@ -166,6 +189,7 @@ def test_every_option_of_the_seat_is_really_read(photos, tmp_path):
         return made.scores(images(photos, train))[1]
 
     usual = answered()
+    assert not np.array_equal(usual, answered(network="plain20"))
     for name, value in {**OTHERS, "epochs": 1}.items():
         changed = {"augment": "standard"} if name == "augment" else {}
         assert not np.array_equal(usual, answered(**{**changed, name: value})), name

@@ -15,9 +15,11 @@ from retain.train.methods import REGISTRY, make, options_of  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 
 from .tiny import MEMORY, RECIPE, net, pictures, same, taught, weights  # noqa: E402
+from .tiny import lesson as lesson_of  # noqa: E402
 
 METHODS = sorted(REGISTRY)
 TWO = ("abc", "de")
+REHEARSING = sorted(name for name in METHODS if "exemplars" in options_of(name))
 QUICK = {"rwalk": {"every": 3}}
 
 
@@ -74,6 +76,26 @@ def test_budgets_are_never_exceeded(name, budget):
             assert max(kept.counts.values()) <= 2
         content = kept.pictures[torch.arange(len(kept))].flatten(1)
         assert len(content.unique(dim=0)) == len(kept), "a picture is kept twice"
+
+
+@pytest.mark.parametrize("name", REHEARSING)
+def test_exemplars_where_they_are_asked_for(name):
+    method = quick(name, exemplars=True)
+    assert (quick(name).wants, method.wants) == ("nothing", "exemplars")
+    first, second = taught(method, ("abc",)), taught(method, TWO)
+    assert second.exemplars.counts.keys() == set("abcde")
+    assert len(second.exemplars) == 12
+    # All classes compete: the older part of the head moves, and nothing but the body is held.
+    assert not torch.equal(weights(first.model)["8.0.weight"], weights(second.model)["8.0.weight"])
+    assert same(taught(quick(name), TWO).model, taught(quick(name, exemplars=False), TWO).model)
+
+
+def test_no_row_of_the_head_is_held_beside_exemplars():
+    lesson = lesson_of("abc", pictures("de"))
+    names = {name: torch.ones_like(each) for name, each in lesson.before.module.named_parameters()}
+    held = make("ewc", exemplars=True).held(lesson, names)
+    assert set(names) - set(held) == {"8.0.weight", "8.0.bias"}
+    assert make("ewc").held(lesson, names) == names
 
 
 def test_gdumb_with_nothing_to_keep_says_so():
@@ -137,6 +159,7 @@ ALTERNATIVES = {
     ("lwf", "temperature"): 5.0,
     ("lwf", "strength"): 3.0,
     ("lwf", "warm_up"): 1,
+    ("lwf", "groups"): True,
     ("lwm", "beta"): 3.0,
     ("lwm", "gamma"): 3.0,
     ("lwm", "temperature"): 5.0,
@@ -161,6 +184,7 @@ ALTERNATIVES = {
     ("gdumb", "cutmix"): 1.0,
     ("finetuning", "over"): "all",
     ("first-session", "plan"): "head",
+    **{(name, "exemplars"): True for name in REHEARSING},
 }
 
 

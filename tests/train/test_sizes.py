@@ -131,6 +131,48 @@ def test_it_is_the_published_network(resnet32):
     assert found.std() > 0.1
 
 
+def test_the_plain_network_is_the_residual_one_without_what_goes_past():
+    """A slow twin of He 2016, §3.3 and §4.2: two convolutions a block, one after the other."""
+    network = cifar_resnet(10, 8, seed=3, shortcuts=False)
+    residual = cifar_resnet(10, 8, seed=3)
+    assert network.name == "retain:plain8"
+    own, other = network.module.state_dict(), residual.module.state_dict()
+    assert own.keys() == other.keys()
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    functional = torch.nn.functional
+
+    def layer(y, place, number, stride):
+        norm = {part: own[f"{place}bn{number}.{part}"] for part in ("weight", "bias")}
+        moments = [own[f"{place}bn{number}.running_{part}"] for part in ("mean", "var")]
+        y = functional.conv2d(y, own[f"{place}conv{number}.weight"], stride=stride, padding=1)
+        return functional.batch_norm(y, *moments, **norm).relu()
+
+    y = layer(x, "", 1, 1)
+    for stage, stride in ((1, 1), (2, 2), (3, 2)):
+        y = layer(y, f"layer{stage}.0.", 1, stride)
+        y = layer(y, f"layer{stage}.0.", 2, 1)
+    expected = functional.linear(y.mean((2, 3)), own["linear.weight"], own["linear.bias"])
+    with torch.no_grad():
+        found, past = network.module(x), residual.module(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert not torch.allclose(found, past, atol=1e-2)
+
+
+def test_signed_features_lack_the_last_relu_and_nothing_else():
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    maps = {}
+    for signed in (False, True):
+        module = cifar_resnet(10, 14, seed=3, signed=signed).module
+        module.layer3.register_forward_hook(
+            lambda part, given, found, signed=signed: maps.update({signed: found.detach()})
+        )
+        with torch.no_grad():
+            module(x)
+    assert float(maps[True].min()) < 0 == float(maps[False].min())
+    torch.testing.assert_close(maps[True].relu(), maps[False], rtol=0, atol=0)
+
+
 def test_impossible_networks():
     for depth, classes, match in ((30, 10, "not 6n"), (2, 10, "not 6n"), (32, 0, "classes is 0")):
         with pytest.raises(BadOption, match=match):

@@ -3,12 +3,15 @@
 A run that was interrupted goes on where it stopped. Methods need not be able to save their state:
 what was done is replayed from the start without being judged or timed again, and the answers after
 the replay are held against those on record, so that a resumed run shows the same numbers or none.
+A method that trains a network keeps its lessons in a folder beside the result until that is there,
+and its replay only reads them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -87,6 +90,9 @@ def run(
     record = job.opening(threads)
     partial = None if folder is None else folder / f"{name}{PARTIAL}"
     before = [] if again or partial is None else _begun(partial, record)
+    lasting = None if folder is None else folder / f"{name}.work"
+    if lasting is not None and not before:
+        shutil.rmtree(lasting, ignore_errors=True)
     with (
         tempfile.TemporaryDirectory(prefix="retain-bench-") as scratch,
         threadpool_limits(threads),
@@ -97,6 +103,8 @@ def run(
                     f"{REGISTRY[method].title} trains on pictures, and {pool.name} has vectors only"
                 )
             made = make(method, pool.features.shape[1], job.seed, Path(scratch), **job.options)
+            if REGISTRY[method].needs == "images":
+                made.lasting = lasting
             with contextlib.closing(made):
                 _walk(job, made, record, before, partial, progress)
             record["status"] = "done"
@@ -112,6 +120,8 @@ def run(
         write_result(record, path)
         assert partial is not None
         partial.unlink(missing_ok=True)
+    if lasting is not None:
+        shutil.rmtree(lasting, ignore_errors=True)
     return record
 
 

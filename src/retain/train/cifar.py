@@ -4,7 +4,7 @@ A 3×3 convolution, then three stages of n blocks with 16, 32 and 64 maps on sid
 the mean over the last maps, and a linear layer: 6n + 2 layers with weights. Every shortcut is free
 of parameters (option A of §3.3): where the maps get smaller and more, it takes every other pixel
 and adds maps of zeros, half of them before and half behind. Tensors have the names under which
-such networks are usually published.
+such networks are usually published. Without shortcuts it is the "plain" network of the same paper.
 """
 
 from __future__ import annotations
@@ -21,13 +21,23 @@ __all__ = ["cifar_resnet"]
 torch: Final = Later("torch", "building a network")
 
 
-def cifar_resnet(classes: int, depth: int = 32, seed: int = 0) -> Network:
+def cifar_resnet(
+    classes: int,
+    depth: int = 32,
+    seed: int = 0,
+    *,
+    shortcuts: bool = True,
+    signed: bool = False,
+) -> Network:
     """An untrained residual network for 32 × 32 pixels; 0.46 million parameters at depth 32.
 
     Args:
         classes: how many it tells apart.
         depth: 6n + 2: 20, 32, 44, 56 or 110 in the paper.
         seed: of the weights, which begin as in He 2015.
+        shortcuts: False for the plain network, which has the same weights and no skip connections.
+        signed: the last block has no ReLU at its end, so that features have both signs and cosines
+            of them go from −1 to 1 (LUCIR, §4.1).
 
     Raises:
         BadOption: if the depth is not 6n + 2, or there are no classes.
@@ -39,16 +49,17 @@ def cifar_resnet(classes: int, depth: int = 32, seed: int = 0) -> Network:
         raise BadOption(f"classes is {classes}; give a number from 1 on")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _network()(depth // 6, classes).eval()
+        module = _network()(depth // 6, classes, shortcuts, signed).eval()
+    name = f"retain:{'resnet' if shortcuts else 'plain'}{depth}"
     return Network(
         module,
-        f"retain:resnet{depth}",
+        name,
         (3, 32, 32),
         classes,
         "linear",
         None,
         {"source": "unknown"},
-        (f"retain:resnet{depth} is untrained: its weights are random",),
+        (f"{name} is untrained: its weights are random",),
     )
 
 
@@ -57,24 +68,28 @@ def _network() -> Any:
     nn = torch.nn
 
     class Block(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self, before: int, maps: int, stride: int) -> None:
+        def __init__(
+            self, before: int, maps: int, stride: int, shortcut: bool, signed: bool
+        ) -> None:
             super().__init__()
             self.conv1 = nn.Conv2d(before, maps, 3, stride, 1, bias=False)
             self.bn1 = nn.BatchNorm2d(maps)
             self.conv2 = nn.Conv2d(maps, maps, 3, 1, 1, bias=False)
             self.bn2 = nn.BatchNorm2d(maps)
             self.stride, self.more = stride, maps - before
+            self.shortcut, self.signed = shortcut, signed
 
         def forward(self, x: Any) -> Any:
             y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
-            if self.more:
+            if self.shortcut and self.more:
                 half = self.more // 2
                 x = x[:, :, :: self.stride, :: self.stride]
                 x = nn.functional.pad(x, (0, 0, 0, 0, half, self.more - half))
-            return (y + x).relu()
+            y = y + x if self.shortcut else y
+            return y if self.signed else y.relu()
 
     class Residual(nn.Module):  # type: ignore[misc, name-defined]
-        def __init__(self, blocks: int, classes: int) -> None:
+        def __init__(self, blocks: int, classes: int, shortcuts: bool, signed: bool) -> None:
             super().__init__()
             self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
             self.bn1 = nn.BatchNorm2d(16)
@@ -83,7 +98,8 @@ def _network() -> Any:
                 layers = []
                 for place in range(blocks):
                     stride = 2 if stage > 1 and place == 0 else 1
-                    layers.append(Block(before, maps, stride))
+                    last = stage == 3 and place == blocks - 1
+                    layers.append(Block(before, maps, stride, shortcuts, signed and last))
                     before = maps
                 setattr(self, f"layer{stage}", nn.Sequential(*layers))
             self.linear = nn.Linear(64, classes)

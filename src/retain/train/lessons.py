@@ -16,7 +16,8 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -29,6 +30,7 @@ from retain.train.history import Epoch
 from retain.train.inference import outputs
 from retain.train.loop import SAVE_EVERY, fit
 from retain.train.plan import Plan, Rule
+from retain.train.processes import accelerator
 from retain.train.recipe import Recipe
 from retain.train.rehearsal import Budget, Choice, kept
 from retain.train.terms import Term
@@ -164,6 +166,11 @@ class Method(ABC):
     keeps: ClassVar[Keeps] = "nothing"
     head: ClassVar[Kind] = "linear"
 
+    @property
+    def wants(self) -> Keeps:
+        """What it keeps with its options; `keeps`, unless one of them says otherwise."""
+        return self.keeps
+
     @abstractmethod
     def phases(self, lesson: Lesson) -> Phases:
         """The phases of a lesson, in order."""
@@ -175,11 +182,11 @@ class Method(ABC):
     def keep(self, lesson: Lesson, model: Growing) -> Data:
         """The pictures that are kept, within the budget, from the network at the end of the lesson.
 
-        By default as `keeps` says.
+        By default as `wants` says.
         """
-        if self.keeps == "nothing":
+        if self.wants == "nothing":
             return nothing()
-        if self.keeps == "everything":
+        if self.wants == "everything":
             return joined([lesson.exemplars, lesson.fresh])
         return kept(
             model,
@@ -298,14 +305,31 @@ def teach(
                 phase = phases.send(model)
             except StopIteration as end:
                 model, phase = end.value or model, None
+    with _at_work(model, recipe):
+        exemplars = method.keep(lesson, model)
+        carried = {name: each.cpu() for name, each in method.after(lesson, model).items()}
     return Taught(
         model,
-        method.keep(lesson, model),
-        dict(method.after(lesson, model)),
+        exemplars,
+        carried,
         taught.lessons + 1,
         histories,
         tuple(notes),
     )
+
+
+@contextmanager
+def _at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
+    """The network where it was trained, a GPU if there is one; and then on the CPU again."""
+    device = accelerator("no", recipe.device).device
+    if device.type != "cuda":
+        yield
+        return
+    model.module.to(device)
+    try:
+        yield
+    finally:
+        model.module.to("cpu")
 
 
 def _derived(seed: int, lesson: int, what: str) -> int:

@@ -46,6 +46,8 @@ class Method(ABC):
             they are the softmax of its scores, which ranks alike but says nothing of confidence.
         dimension: d, of the features.
         seed: of everything random in it.
+        lasting: a folder that outlives an interrupted run, for methods whose lessons take long:
+            what is left there spares the run that goes on from learning them again. None for none.
     """
 
     name: ClassVar[str]
@@ -60,6 +62,7 @@ class Method(ABC):
         self.dimension = dimension
         self.seed = seed
         self.workdir = workdir
+        self.lasting: Path | None = None
 
     @classmethod
     def options(cls) -> dict[str, Any]:

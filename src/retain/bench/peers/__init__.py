@@ -12,6 +12,7 @@ from retain.bench.peers.exchange import Peer, Request, run_peer
 __all__ = ["PEERS", "Peer", "Request", "run_peer"]
 
 PEERS: dict[str, Peer] = {
-    peer.name: peer for peer in (avalanche.PEER, facil.PEER, pycil.PEER, pilot.PEER)
+    peer.name: peer
+    for peer in (avalanche.PEER, avalanche.NETWORK, facil.PEER, pycil.PEER, pilot.PEER)
 }
 """The toolboxes by name."""

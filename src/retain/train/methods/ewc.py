@@ -12,9 +12,9 @@ from typing import Any, final
 
 from retain.train.growing import Growing
 from retain.train.importance import Labels, fisher
-from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.lessons import Lesson, Phase, Phases
+from retain.train.methods.rehearsing import Rehearsing
 from retain.train.paths import penalty
-from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, Term
 
 __all__ = ["EWC"]
@@ -22,7 +22,7 @@ __all__ = ["EWC"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class EWC(Method):
+class EWC(Rehearsing):
     """Cross-entropy over what arrives, and a quadratic penalty weighted by Fisher information.
 
     Deviations: one penalty about the last weights (Huszár), not one for each lesson; importance is
@@ -36,20 +36,23 @@ class EWC(Method):
             (Huszár), less forgets slowly (online EWC, where it is below 1).
         labels: the likelihood whose Fisher information is meant; see `Labels`.
         pictures: how many of a lesson it is measured on; None for all. 1,000 is ours.
+        exemplars: see `Rehearsing`.
     """
 
     strength: float = 5000.0
     decay: float = 1.0
     labels: Labels = "sampled"
     pictures: int | None = 1000
+    exemplars: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        among = lesson.competing(lesson.fresh)
+        data, among, plan = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.carried:
-            terms.append(penalty(lesson.before, lesson.carried, self.strength, lesson.recipe))
-        yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
+            held = self.held(lesson, lesson.carried)
+            terms.append(penalty(lesson.before, held, self.strength, lesson.recipe))
+        yield Phase("train", data, terms, plan)
         return None
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
@@ -63,5 +66,5 @@ class EWC(Method):
             seed=lesson.seed("importance"),
         )
         for name, older in lesson.carried.items():
-            found[name] = found[name] + self.decay * older
+            found[name] = found[name] + self.decay * older.to(found[name].device)
         return found

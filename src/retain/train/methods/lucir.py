@@ -62,7 +62,8 @@ class LUCIR(Method):
     The rows of older classes stay as they are, and the less-forget term grows with the root of old
     classes over new ones, both as in the authors' code. Deviations: no class-balanced
     fine-tuning at the end, which the paper also tries; the network's last ReLU, which §4.1 removes,
-    is the network's own affair; new rows begin at random, not imprinted.
+    is the network's own affair (`cifar_resnet(…, signed=True)`); new rows begin at random, not
+    imprinted.
 
     Attributes:
         strength: λ_base of equation 7; §4.1 has 5 for CIFAR-100 and 10 for ImageNet.

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.lessons import Lesson, Phase, Phases
+from retain.train.methods.rehearsing import Rehearsing
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, Distillation, Term
 
@@ -18,8 +19,12 @@ __all__ = ["LwF"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class LwF(Method):
-    """Cross-entropy over what arrives, and distillation of every older lesson's classes.
+class LwF(Rehearsing):
+    """Cross-entropy over what arrives, and distillation of all older classes.
+
+    The paper's network is told the task, and each older task has a softmax of its own; here nobody
+    tells, so that old classes of different lessons must stay comparable: by default they share one,
+    as in the toolboxes for class-incremental learning (Masana 2020).
 
     Attributes:
         temperature: T of equation 3; §3 takes 2.
@@ -27,24 +32,28 @@ class LwF(Method):
             gradient is that of their cross-entropy.
         warm_up: epochs in which the new head learns alone first, as §3 does "until convergence";
             0 here, as in Masana 2020, whose gain from it is small.
+        exemplars: see `Rehearsing`.
+        groups: each older lesson's classes have a softmax of their own, as in equation 3.
     """
 
     temperature: float = 2.0
     strength: float = 1.0
     warm_up: int = 0
+    exemplars: bool = False
+    groups: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """The warm-up, if there is one, and the training of everything."""
-        among = lesson.competing(lesson.fresh)
+        data, among, _ = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.before.classes and self.warm_up:
             recipe = replace(lesson.recipe, epochs=self.warm_up, patience=None)
             plan = lesson.sealed(Plan.preset("head"), among)
-            yield Phase("warm-up", lesson.fresh, terms, plan, recipe)
-        yield Phase("train", lesson.fresh, [*terms, *self._distilled(lesson)])
+            yield Phase("warm-up", data, terms, plan, recipe)
+        yield Phase("train", data, [*terms, *self._distilled(lesson)])
         return None
 
     def _distilled(self, lesson: Lesson) -> Sequence[Term]:
         if not lesson.before.classes:
             return []
-        return [Distillation(lesson.before, self.temperature, self.strength, groups=True)]
+        return [Distillation(lesson.before, self.temperature, self.strength, self.groups)]

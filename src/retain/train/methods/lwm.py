@@ -10,9 +10,9 @@ from typing import Any, Final, final
 
 from retain.errors import BadOption
 from retain.train.growing import Growing
-from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.lessons import Lesson, Phase, Phases
+from retain.train.methods.rehearsing import Rehearsing
 from retain.train.needs import Later
-from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, Distillation, Step, Term
 
 __all__ = ["Attention", "LwM", "last_maps", "watched"]
@@ -141,7 +141,7 @@ def last_maps(model: Growing, pictures: Any) -> str:
 
 @final
 @dataclass(frozen=True, slots=True)
-class LwM(Method):
+class LwM(Rehearsing):
     """Cross-entropy over what arrives, β·distillation, γ·attention (§4); nothing is kept.
 
     The paper gives neither β nor γ; 1 and 1 are the defaults of Masana 2020's toolbox. Deviation:
@@ -152,19 +152,20 @@ class LwM(Method):
         gamma: γ.
         temperature: of the distillation, as in LwF, which §3.2 refers to.
         layer: that gives the maps; None for the last one with maps, as §5.4 has it.
+        exemplars: see `Rehearsing`.
     """
 
     beta: float = 1.0
     gamma: float = 1.0
     temperature: float = 2.0
     layer: str | None = None
+    exemplars: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        among = lesson.competing(lesson.fresh)
-        plan = lesson.sealed(Plan(), among)
+        data, among, plan = self.material(lesson)
         if not lesson.before.classes:
-            yield Phase("train", lesson.fresh, [CrossEntropy(among)], plan)
+            yield Phase("train", data, [CrossEntropy(among)], plan)
             return None
         layer = self.layer
         if layer is None:
@@ -176,5 +177,5 @@ class LwM(Method):
             Distillation(lesson.before, self.temperature, self.beta),
             Attention(old, layer, self.gamma),
         ]
-        model = yield Phase("train", lesson.fresh, terms, plan, start=watched(lesson.model, layer))
+        model = yield Phase("train", data, terms, plan, start=watched(lesson.model, layer))
         return _unwatched(model, layer)

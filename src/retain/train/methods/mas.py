@@ -11,10 +11,10 @@ from typing import Any, final
 
 from retain.train.growing import Growing
 from retain.train.importance import gathered
-from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.lessons import Lesson, Phase, Phases
+from retain.train.methods.rehearsing import Rehearsing
 from retain.train.needs import Later
 from retain.train.paths import penalty
-from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, Term
 
 __all__ = ["MAS"]
@@ -24,7 +24,7 @@ torch = Later("torch", "training a network")
 
 @final
 @dataclass(frozen=True, slots=True)
-class MAS(Method):
+class MAS(Rehearsing):
     """Cross-entropy over what arrives, and λ·Σ Ω (θ − θ*)² (equation 3).
 
     Ω is the mean over pictures of |∂‖F(x)‖²/∂θ| (equation 2 and §4.1, global version), picture by
@@ -35,19 +35,22 @@ class MAS(Method):
         strength: λ; 1, as in the authors' published code.
         decay: what the older Ω is multiplied by before the new is added; 1 adds them up (§4.1).
         pictures: how many of a lesson it is measured on; None for all, as in the paper.
+        exemplars: see `Rehearsing`.
     """
 
     strength: float = 1.0
     decay: float = 1.0
     pictures: int | None = None
+    exemplars: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        among = lesson.competing(lesson.fresh)
+        data, among, plan = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.before.classes and lesson.carried:
-            terms.append(penalty(lesson.before, lesson.carried, 2 * self.strength, lesson.recipe))
-        yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
+            held = self.held(lesson, lesson.carried)
+            terms.append(penalty(lesson.before, held, 2 * self.strength, lesson.recipe))
+        yield Phase("train", data, terms, plan)
         return None
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:

@@ -11,15 +11,16 @@ from typing import Any, final
 
 from retain.train.growing import Growing
 from retain.train.importance import Labels
-from retain.train.lessons import Lesson, Method, Phases
+from retain.train.lessons import Lesson, Phases
 from retain.train.methods.ewc import EWC
+from retain.train.methods.rehearsing import Rehearsing
 
 __all__ = ["OnlineEWC"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class OnlineEWC(Method):
+class OnlineEWC(Rehearsing):
     """`EWC` with one Fisher information, of which γ is left after each lesson.
 
     Deviation: the information of a lesson is not brought to a common scale before it is added.
@@ -29,12 +30,14 @@ class OnlineEWC(Method):
         decay: γ < 1. The paper chooses it for each experiment; 0.95 is ours.
         labels: see `EWC`.
         pictures: see `EWC`.
+        exemplars: see `Rehearsing`.
     """
 
     strength: float = 5000.0
     decay: float = 0.95
     labels: Labels = "sampled"
     pictures: int | None = 1000
+    exemplars: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
@@ -45,4 +48,4 @@ class OnlineEWC(Method):
         return self._whole().after(lesson, model)
 
     def _whole(self) -> EWC:
-        return EWC(self.strength, self.decay, self.labels, self.pictures)
+        return EWC(self.strength, self.decay, self.labels, self.pictures, self.exemplars)

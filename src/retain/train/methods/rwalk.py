@@ -11,10 +11,10 @@ from typing import Any, final
 
 from retain.train.checkpoints import prefixed, unprefixed
 from retain.train.growing import Growing
-from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.lessons import Lesson, Phase, Phases
+from retain.train.methods.rehearsing import Rehearsing
 from retain.train.needs import Later
 from retain.train.paths import PathIntegral, RiemannianWalk, penalty
-from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy
 
 __all__ = ["RWalk"]
@@ -24,42 +24,45 @@ torch = Later("torch", "training a network")
 
 @final
 @dataclass(frozen=True, slots=True)
-class RWalk(Method):
+class RWalk(Rehearsing):
     """Cross-entropy over what arrives, and λ·Σ (F + s) (θ − θ*)² (equation 8).
 
     F is the running Fisher information (equation 10), s the scores (equations 6 and 7), the mean of
     those so far and those of the lesson. Both are brought to 0…1 over all weights, as the authors'
     published code does. Deviations: F is taken picture by picture, from the first batch of each
     stretch, where their code squares the mean gradient of every batch; the
-    sum is cut where a step would overshoot (see `penalty`); no exemplars, which §4.2 adds (the
-    choices ``"entropy"`` and ``"distance"`` of `Memory` are from there).
+    sum is cut where a step would overshoot (see `penalty`); exemplars, which §4.2 adds, only where
+    they are asked for (the choices ``"entropy"`` and ``"distance"`` of `Memory` are from there).
 
     Attributes:
         strength: λ; 1, within the 0.1 to 10 that their code chooses among.
         every: Δt, the steps of a stretch; 50 in their code for CIFAR.
         decay: α of equation 10, the share of the newest; 0.9 in their code.
         damping: ε of equation 6; 0.001.
+        exemplars: see `Rehearsing`; §4.2 has them.
     """
 
     strength: float = 1.0
     every: int = 50
     decay: float = 0.9
     damping: float = 1e-3
+    exemplars: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        among = lesson.competing(lesson.fresh)
-        held = None
+        data, among, plan = self.material(lesson)
+        pull = None
         if lesson.before.classes and lesson.carried:
             weights = {name for name, _ in lesson.before.module.named_parameters()}
             information = _normal(unprefixed(lesson.carried, "fisher."))
             scores = _normal(unprefixed(lesson.carried, "score."))
             both = {n: information[n] + scores.get(n, 0.0) for n in information if n in weights}
-            held = penalty(lesson.before, both, 2 * self.strength, lesson.recipe)
-        walk = RiemannianWalk(PathIntegral(held), self.every, self.decay, self.damping)
+            held = self.held(lesson, both)
+            pull = penalty(lesson.before, held, 2 * self.strength, lesson.recipe)
+        walk = RiemannianWalk(PathIntegral(pull), self.every, self.decay, self.damping)
         walk.information = unprefixed(lesson.carried, "fisher.")
         terms = [CrossEntropy(among), walk]
-        model = yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
+        model = yield Phase("train", data, terms, plan)
         walk.close(model)
         lesson.left["walk"] = walk
         return None

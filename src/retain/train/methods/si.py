@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, final
 
 from retain.train.growing import Growing
-from retain.train.lessons import Lesson, Method, Phase, Phases
+from retain.train.lessons import Lesson, Phase, Phases
+from retain.train.methods.rehearsing import Rehearsing
 from retain.train.paths import PathIntegral, penalty
-from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy
 
 __all__ = ["SI"]
@@ -20,7 +20,7 @@ __all__ = ["SI"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class SI(Method):
+class SI(Rehearsing):
     """Cross-entropy over what arrives, and c·Σ Ω (θ − θ*)² (equation 4).
 
     Ω adds up ω/(Δ² + ξ) of each lesson (equation 5): ω is the path integral of the task's gradient,
@@ -31,22 +31,22 @@ class SI(Method):
     Attributes:
         strength: c of equation 4; 0.1, found for permuted MNIST in §5.2, as in Masana 2020.
         damping: ξ of equation 5; 0.1, likewise; 0.001 for split MNIST (§5.1).
+        exemplars: see `Rehearsing`.
     """
 
     strength: float = 0.1
     damping: float = 0.1
+    exemplars: bool = False
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        among = lesson.competing(lesson.fresh)
-        held = (
-            penalty(lesson.before, lesson.carried, 2 * self.strength, lesson.recipe)
-            if lesson.before.classes and lesson.carried
-            else None
-        )
-        path = PathIntegral(held)
-        terms = [CrossEntropy(among), path]
-        yield Phase("train", lesson.fresh, terms, lesson.sealed(Plan(), among))
+        data, among, plan = self.material(lesson)
+        pull = None
+        if lesson.before.classes and lesson.carried:
+            held = self.held(lesson, lesson.carried)
+            pull = penalty(lesson.before, held, 2 * self.strength, lesson.recipe)
+        path = PathIntegral(pull)
+        yield Phase("train", data, [CrossEntropy(among), path], plan)
         lesson.left["path"] = {name: each.cpu() for name, each in path.totals.items()}
         return None
 

@@ -25,8 +25,12 @@ DEFAULTS: dict[str, Any] = {
     "batch": 0,
     "size": 0,
     "memory": 0,
+    "exemplars": 0,  # of a class
+    "rate": 0.0,
+    "weight_decay": -1.0,
     "pretrained": "yes",
 }
+MILESTONES = (0.5, 0.75)  # of the epochs, where those are given
 # The authors of these answer by the nearest mean of exemplars.
 NEAREST_MEAN = ("icarl", "rmm-icarl")
 
@@ -62,6 +66,8 @@ def main(folder: Path) -> None:
         args[backbone] = options["backbone"]
     if options["memory"]:
         args["memory_size"] = options["memory"]
+    if options["exemplars"]:
+        args |= {"memory_per_class": options["exemplars"], "fixed_memory": True}
     if options["pretrained"] == "no":
         untrained()
     manager = importlib.import_module("utils.data_manager")
@@ -198,17 +204,28 @@ def hook_data(manager: Any, job: dict[str, Any], size: int) -> None:
 
 
 def hasten(module: Any, args: dict[str, Any], options: dict[str, Any]) -> None:
-    """Set epochs and batch where asked: PyCIL has them as globals, PILOT as settings."""
-    for option, names in (
-        ("epochs", ("init_epoch", "epochs", "tuned_epoch", "later_epochs", "epoch")),
-        ("batch", ("batch_size",)),
-    ):
-        if options[option]:
+    """Set epochs, batch, rate and decay where asked: PyCIL has globals, PILOT settings.
+
+    With the epochs given, the rate falls at half and three quarters of them, as PyCIL's own
+    milestones lie between 60 and 170.
+    """
+    epochs = options["epochs"]
+    falls = [int(each * epochs) for each in MILESTONES]
+    wanted = {
+        ("init_epoch", "epochs", "tuned_epoch", "later_epochs", "epoch"): epochs,
+        ("init_milestones", "milestones"): falls if epochs else None,
+        ("batch_size",): options["batch"],
+        ("init_lr", "lrate"): options["rate"],
+    }
+    if options["weight_decay"] >= 0:
+        wanted["init_weight_decay", "weight_decay"] = options["weight_decay"]
+    for names, value in wanted.items():
+        if value or "weight_decay" in names:
             for name in names:
                 if name in args:
-                    args[name] = options[option]
+                    args[name] = value
                 if module is not None and hasattr(module, name):
-                    setattr(module, name, options[option])
+                    setattr(module, name, value)
     if module is not None and hasattr(module, "num_workers"):
         module.num_workers = 0
 

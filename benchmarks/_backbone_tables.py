@@ -1,0 +1,165 @@
+"""What backbones_incremental.py found: ours beside theirs, and the survey's findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from _backbone_peers import BESIDE, WITH
+
+from retain.bench import Result
+
+
+@dataclass(frozen=True)
+class Row:
+    """Of one method, by seed: accuracies in per cent, processor seconds to an epoch."""
+
+    average: Mapping[int, float]
+    last: Mapping[int, float]
+    seconds: Mapping[int, float]
+    failed: Mapping[int, str]
+
+
+def row(results: Sequence[Result], name: str, options: Mapping[str, Any], epochs: int) -> Row:
+    """Of the results those of this method with these options."""
+    average, last, seconds, failed = {}, {}, {}, {}
+    for each in results:
+        method = each["method"]
+        if method["name"] != name or method["options"] != options:
+            continue
+        if each["status"] != "done":
+            failed[each["seed"]] = each["reason"]
+            continue
+        steps = each["steps"]
+        average[each["seed"]] = 100 * each["metrics"]["average_incremental_accuracy"]
+        last[each["seed"]] = 100 * each["metrics"]["last_accuracy"]
+        seconds[each["seed"]] = sum(step["cpu_s"] for step in steps) / len(steps) / epochs
+    return Row(average, last, seconds, failed)
+
+
+def told(values: Mapping[int, float]) -> str:
+    """The mean, and the standard deviation over seeds where there are several."""
+    if not values:
+        return "–"
+    numbers = list(values.values())
+    spread = f" ± {np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
+    return f"{np.mean(numbers):.1f}{spread}"
+
+
+def verdict(ours: Row, theirs: Row) -> str:
+    """Whether ours is as accurate on the seeds that both have, within the spread of the seeds.
+
+    Where one seed is there, no spread is known: then the difference is all that is told.
+    """
+    both = sorted(set(ours.average) & set(theirs.average))
+    if not both:
+        return ""
+    apart = np.mean([ours.average[seed] - theirs.average[seed] for seed in both])
+    text = f"{apart:+.1f}"
+    if len(both) > 1:
+        spreads = [np.std([each.average[s] for s in both], ddof=1) for each in (ours, theirs)]
+        text += " yes" if apart >= -max(spreads) else " NO"
+    return text
+
+
+def beside(
+    ours: Callable[[str], Row], theirs: Callable[[str], Row], names: Sequence[str]
+) -> list[str]:
+    """The table of all methods, in Markdown."""
+    lines = [
+        "| method | seeds | average | last | s/epoch | beside it | average | last | s/epoch "
+        "| ours − theirs |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name in names:
+        mine = ours(name)
+        cells = [name, str(len(mine.average)), told(mine.average), told(mine.last)]
+        cells.append(told(mine.seconds))
+        if name in BESIDE:
+            other = theirs(name)
+            reason = next(iter(other.failed.values()), "")
+            peer = BESIDE[name].name + (f" ({reason})" if reason and not other.average else "")
+            cells += [peer, told(other.average), told(other.last), told(other.seconds)]
+            cells.append(verdict(mine, other))
+        else:
+            cells += ["", "", "", "", ""]
+        if mine.average or (name in BESIDE and other.average):
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+WEIGHTS, ANSWERS = ("ewc", "si", "mas", "rwalk", "online-ewc"), ("lwf", "lwm")
+BIAS = ("bic", "lucir", "il2m", "wa", "eeil")
+PLAIN = ("ft-exemplars", "lwf", "ewc", "icarl", "bic")
+
+
+def findings(
+    mean: Callable[[str], float | None], plain: Callable[[str], float | None]
+) -> list[str]:
+    """What the survey found and what is found here, by average accuracies.
+
+    Args:
+        mean: of a method, None where it was not run.
+        plain: likewise, with the network that has no skip connections.
+    """
+    with_pictures = [each + WITH for each in (*WEIGHTS, *ANSWERS)]
+    lines = [
+        _against(
+            "1. without exemplars, keeping answers beats keeping weights", mean, ANSWERS, WEIGHTS
+        ),
+        _against(
+            "2. fine-tuning with exemplars is a strong baseline: better than most that keep them",
+            mean,
+            ("ft-exemplars",),
+            ("icarl", "eeil", "der++", "er", "gdumb", *with_pictures),
+        ),
+        _against(
+            "3. with exemplars, keeping weights beats keeping answers",
+            mean,
+            [each + WITH for each in WEIGHTS],
+            [each + WITH for each in ANSWERS],
+        ),
+        _against(
+            "4. correcting the bias beats not correcting it",
+            mean,
+            BIAS,
+            ("ft-exemplars", "icarl"),
+        ),
+    ]
+    pairs = {
+        name: (with_, without)
+        for name in PLAIN
+        if (with_ := mean(name)) is not None and (without := plain(name)) is not None
+    }
+    title = "5. skip connections change what methods reach, and not all alike"
+    if len(pairs) < 2:
+        return [*lines, f"{title}: not run"]
+    apart = {name: with_ - without for name, (with_, without) in pairs.items()}
+    order = [sorted(pairs, key=lambda name: -pairs[name][which]) for which in (0, 1)]
+    text = ", ".join(
+        f"{name} {with_:.1f} and {without:.1f}" for name, (with_, without) in pairs.items()
+    )
+    said = "yes" if max(apart.values()) - min(apart.values()) > 2 else "NO"
+    same = "the same" if order[0] == order[1] else "another"
+    return [*lines, f"{title}: {said} (with and without: {text}; {same} order of methods)"]
+
+
+def _against(
+    title: str,
+    mean: Callable[[str], float | None],
+    better: Sequence[str],
+    worse: Sequence[str],
+) -> str:
+    one = {name: value for name in better if (value := mean(name)) is not None}
+    other = {name: value for name in worse if (value := mean(name)) is not None}
+    if not one or not other:
+        return f"{title}: not run"
+    means = [float(np.mean(list(each.values()))) for each in (one, other)]
+    tops = [max(each, key=lambda name: each[name]) for each in (one, other)]
+    said = "yes" if means[0] > means[1] else "NO"
+    return (
+        f"{title}: {said} (means {means[0]:.1f} and {means[1]:.1f}; best {tops[0]} "
+        f"{one[tops[0]]:.1f} and {tops[1]} {other[tops[1]]:.1f})"
+    )
