@@ -171,7 +171,7 @@ def extractor(network: str) -> Path:
             module = cifar_resnet(10).module
             if network == "resnet32":
                 path = ROOT / "weights" / "akamaster_resnet32_cifar10.safetensors"
-                module = loaded(module, path, match="order")
+                module = loaded(module, path)
             adopted = retain.adopt(
                 Path(place) / "a",
                 module.eval(),
