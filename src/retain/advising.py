@@ -1,8 +1,8 @@
 """`advise`: whether to go on learning, to correct, or to train, and what to expect of each.
 
-First what the frozen network knows is asked, which is free: who is right when left out, and how that
-grows with the number of pictures. Then training is tried in folds on the remembered pictures, within
-a budget (`attempts`). What is tried is held against what is usual with so many pictures
+First what the frozen network knows is asked, which is free: who is right when left out, and how
+that grows with the number of pictures. Then training is tried in folds on the remembered pictures,
+within a budget (`attempts`). What is tried is held against what is usual with so many pictures
 (`expecting`), and the cheapest choice within a point of the best is advised. Nothing is written.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Final
 
@@ -23,8 +22,9 @@ from retain.algebra import REFERENCE, HeadOptions, bounds, typicality
 from retain.algebra.novelty import UNKNOWN_BELOW, energy
 from retain.attempts import Attempts, attempt
 from retain.caches import State
+from retain.counsel import Looked, sentences
 from retain.errors import BadOption, CannotAdopt, MissingExtra, NothingLearned
-from retain.expecting import Known, believed, best, pays_by_pins
+from retain.expecting import TRAINED, Known, believed, best, pays_by_pins
 from retain.session import Session
 from retain.trials import Step, accuracy_with, crossed, curve, folds
 from retain.values import Progress, Sample
@@ -43,28 +43,6 @@ _CURVE: Final = 3_000
 
 # Writing and reading the network again, and making the sums anew.
 _AROUND: Final = 10.0
-
-# Several times as many pictures of one class as of another are said.
-_UNBALANCED: Final = 5
-_MANY_NOVEL: Final = 0.15
-_WORTH_COLLECTING: Final = 0.02
-
-_TRAINED: Final[tuple[Choice, ...]] = ("last-block", "full", "start-again")
-
-
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """What the frozen network says of the remembered pictures."""
-
-    samples: tuple[Sample, ...]
-    counts: Counter[str]
-    known: Known
-    interval: tuple[float, float]
-    judged: int
-    mistakes: int
-    confused: tuple[str, str, int] | None
-    steps: tuple[Step, ...]
-    doubled: float | None
 
 
 def advise(
@@ -92,11 +70,11 @@ def advise(
     choice: Choice = best(options).choice
     if choice == "learn" and pays_by_pins(looked.judged, looked.mistakes, looked.confused):
         choice = "pin"
-    sentences = _sentences(choice, options, looked, tried, novel, refused)
+    said = sentences(choice, options, looked, tried, novel, refused)
     sizes = looked.counts.values()
     return Advice(
         choice=choice,
-        sentences=sentences,
+        sentences=said,
         options=options,
         event=state.mind.event,
         images=looked.known.images,
@@ -120,7 +98,7 @@ def advise(
 # -- looking -----------------------------------------------------------------------------------
 
 
-def _looked(session: Session, state: State) -> _Looked:
+def _looked(session: Session, state: State) -> Looked:
     rows = [i for i, sample in enumerate(state.samples) if sample.label != REFERENCE]
     rows.sort(key=lambda i: state.samples[i].image)
     samples = tuple(state.samples[i] for i in rows)
@@ -155,7 +133,7 @@ def _looked(session: Session, state: State) -> _Looked:
     steps = curve(samples[most], features[most], labels[most], options)
     accuracy = 1 - mistakes / judged
     steps = (*steps, Step(len(samples[most]), accuracy))
-    return _Looked(
+    return Looked(
         samples,
         counts,
         Known(len(samples), len(counts), accuracy),
@@ -216,7 +194,7 @@ def _course(session: Session, module: Any) -> tuple[training.Course | None, Exce
 
 def _options(
     session: Session,
-    looked: _Looked,
+    looked: Looked,
     made: training.Course | None,
     refused: Exception | None,
     tried: Attempts,
@@ -236,9 +214,11 @@ def _options(
         ),
     ]  # fmt: skip
     picture = tried.picture if tried.picture is not None else _forwards(session, looked)
-    for choice in _TRAINED:
+    for choice in TRAINED:
         if refused is not None and not isinstance(refused, MissingExtra):
-            found.append(Option(choice, None, None, None, None, _risk(choice, looked), str(refused)))
+            found.append(
+                Option(choice, None, None, None, None, _risk(choice, looked), str(refused))
+            )
             continue
         gain = believed(choice, looked.known, tried.gains.get(choice))
         reach = _DEVIATIONS * gain.error
@@ -267,7 +247,7 @@ def _command(choice: Choice, name: str) -> str:
     }.get(choice, "")
 
 
-def _risk(choice: Choice, looked: _Looked) -> str:
+def _risk(choice: Choice, looked: Looked) -> str:
     few = looked.known.each < 20
     kept = "the gate judges by pictures held out, and it can be undone"
     if choice == "last-block":
@@ -278,7 +258,7 @@ def _risk(choice: Choice, looked: _Looked) -> str:
     return f"high: all that the network brought along is lost; {kept}"
 
 
-def _forwards(session: Session, looked: _Looked) -> float | None:
+def _forwards(session: Session, looked: Looked) -> float | None:
     """Seconds that one picture takes through the extractor; None where there is no picture."""
     extractor = session.extractor
     if not isinstance(extractor, OnnxExtractor) or session.store.manifest.memory != "images":
@@ -291,7 +271,7 @@ def _forwards(session: Session, looked: _Looked) -> float | None:
 
 
 def _seconds(
-    choice: Choice, looked: _Looked, made: training.Course | None, picture: float | None
+    choice: Choice, looked: Looked, made: training.Course | None, picture: float | None
 ) -> float | None:
     """What training takes: forwards once, backwards twice that, and all pictures seen anew."""
     if picture is None:
@@ -299,119 +279,3 @@ def _seconds(
     epochs = made.recipe.epochs if made is not None else 8
     passes = epochs * (1 if choice == "last-block" else 3) + 1
     return float(f"{_AROUND + passes * looked.known.images * picture:.2g}")
-
-
-# -- telling -----------------------------------------------------------------------------------
-
-_DO: Final = {
-    "learn": "Go on learning",
-    "pin": "Go on learning, and correct the mistakes one by one",
-    "last-block": "Adapt the last block",
-    "full": "Adapt all of the network",
-    "start-again": "Start again: train all of the network from random weights",
-}
-
-
-def _sentences(
-    choice: Choice,
-    options: Sequence[Option],
-    looked: _Looked,
-    tried: Attempts,
-    novel: float | None,
-    refused: Exception | None,
-) -> tuple[str, ...]:
-    by = {each.choice: each for each in options}
-    said = [_first(by[choice], by)]
-    n, classes = looked.known.images, looked.known.classes
-    sizes = looked.counts.values()
-    spread = f"{min(sizes):,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-    low, high = looked.interval
-    said.append(
-        f"{n:,} pictures of {classes} classes are remembered, {spread} of each; with the network as "
-        f"it is, {_share(looked.known.accuracy)} of them are right when they are left out "
-        f"({_share(low)} to {_share(high)})."
-    )
-    if max(sizes) >= _UNBALANCED * min(sizes):
-        rare = min(looked.counts, key=lambda label: (looked.counts[label], label))
-        said.append(
-            f"The classes are out of balance: {rare!r} has {looked.counts[rare]}. Pictures of the "
-            f"rare classes help most."
-        )
-    if looked.confused is not None and looked.confused[2] > 1:
-        label, answered, many = looked.confused
-        said.append(
-            f"Of the {looked.mistakes:,} mistakes {many:,} are {label!r} answered {answered!r}."
-        )
-    if looked.doubled is not None:
-        more = looked.doubled - looked.known.accuracy
-        said.append(
-            f"Twice as many pictures would bring about {_points(more)} by themselves."
-            if more >= _WORTH_COLLECTING
-            else "More pictures of the same kind would bring little by themselves."
-        )
-    if novel is not None:
-        beyond = novel > _MANY_NOVEL
-        said.append(
-            f"Of the pictures in the folder {_share(novel)} resemble nothing taught"
-            + (
-                "; label some of these before anything is trained, for nobody can judge it there."
-                if beyond
-                else ", which is usual."
-                if novel <= 2 * UNKNOWN_BELOW
-                else "."
-            )
-        )
-    if tried.network:
-        whole = sum(each.parameters for each in tried.network)
-        last = tried.network[-2]
-        said.append(
-            f"The network has {_millions(whole)} parameters, {_millions(last.parameters)} of them "
-            f"in its last block ({last.name})."
-        )
-    if isinstance(refused, MissingExtra):
-        full = by["full"]
-        said.append(
-            f"Training was not tried, for PyTorch is not installed. With so many pictures all of "
-            f"the network usually brings {_points(full.gain or 0.0)}; with the extra it is tried on "
-            f"yours: pip install 'retain[train]', then ask again."
-        )
-    elif refused is not None:
-        said.append(f"It cannot be trained: {refused}.")
-    return tuple(said)
-
-
-def _first(chosen: Option, by: dict[Choice, Option]) -> str:
-    doing = _DO[chosen.choice]
-    if chosen.choice in _TRAINED:
-        assert chosen.gain is not None
-        assert chosen.low is not None
-        assert chosen.high is not None
-        takes = "" if chosen.seconds is None else f", in {_duration(chosen.seconds)}"
-        return (
-            f"{doing}: {_points(chosen.gain)} are expected on new pictures "
-            f"({100 * chosen.low:+.1f} to {100 * chosen.high:+.1f}){takes}: {chosen.command}"
-        )
-    others = [by[each] for each in _TRAINED if by[each].gain is not None and by[each].command]
-    if not others:
-        return f"{doing}."
-    most = max(others, key=lambda each: each.gain or 0.0)
-    return (
-        f"{doing}: of training, {_points(most.gain or 0.0)} are expected at most on new pictures, "
-        f"which is not worth it."
-    )
-
-
-def _points(gain: float) -> str:
-    return f"{100 * gain:+.1f} points"
-
-
-def _share(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _millions(number: int) -> str:
-    return f"{number / 1e6:.2f} million"
-
-
-def _duration(seconds: float) -> str:
-    return f"about {seconds:.0f} seconds" if seconds < 90 else f"about {seconds / 60:.0f} minutes"

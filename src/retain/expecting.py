@@ -1,8 +1,8 @@
 """What is to be expected of each choice before anything is tried, and what trials make of it.
 
 The constants are rough, and meant to be: they say which way a thing usually goes with so many
-pictures, and how far from that it often is. What is tried on the classifier's own pictures outweighs
-them as soon as it is surer than they are. They come from `benchmarks/advising.py`.
+pictures, and how far from that it often is. What is tried on the classifier's own pictures
+outweighs them as soon as it is surer than they are. They come from `benchmarks/advising.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from typing import Final
 from retain.advice import Choice, Option
 from retain.trials import Gain
 
-__all__ = ["INDIFFERENT", "Known", "believed", "best", "expected", "pays_by_pins"]
+__all__ = ["INDIFFERENT", "TRAINED", "Known", "believed", "best", "expected", "pays_by_pins"]
 
 INDIFFERENT: Final = 0.01
 """Options that differ by less than a point are alike, and the cheaper one is taken."""
+
+TRAINED: Final[tuple[Choice, ...]] = ("last-block", "full", "start-again")
+"""The choices that train, the cheapest first."""
 
 _SPREAD: Final[Mapping[Choice, float]] = {"last-block": 0.03, "full": 0.05, "start-again": 0.15}
 """Standard deviation of gains about `expected`."""
@@ -49,9 +52,9 @@ class Known:
 def expected(choice: Choice, known: Known) -> Gain:
     """The gain that is usual; 0 for what does not train.
 
-    Of the mistakes, training all of the network takes three in ten away with many pictures, and adds
-    one in ten with few, which it learns by heart; the last block does a third of either. What begins
-    anew knows what its own pictures tell, and no more.
+    Of the mistakes, training all of the network takes three in ten away with many pictures, and
+    adds one in ten with few, which it learns by heart; the last block does a third of either. What
+    begins anew knows what its own pictures tell, and no more.
 
     >>> few, many = Known(40, 8, 0.6), Known(4000, 8, 0.6)
     >>> expected("full", few).mean < 0 < expected("full", many).mean

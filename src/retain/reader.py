@@ -338,7 +338,7 @@ class Reader:
         module: Any = None,
         progress: Progress | None = None,
     ) -> Advice:
-        """What to do next: learn, correct, adapt a part of the network or all of it, or start again.
+        """What to do next: learn, correct, adapt the last block or all, or start again.
 
         Looks at the remembered pictures and at the network, and, with the extra ``train``, tries
         training in folds; writes nothing. The same pictures and budget get the same advice.
