@@ -69,7 +69,7 @@ from retain.values import (
 )
 
 if TYPE_CHECKING:
-    from retain.advice import Advice, Option, Part
+    from retain.advice import Advice, Option, Part, Trial
     from retain.classifier import Classifier
     from retain.comparisons import (
         Cluster,
@@ -141,6 +141,7 @@ __all__ = [
     "StoreError",
     "Suggestion",
     "Suspect",
+    "Trial",
     "UnknownClass",
     "UnknownEvent",
     "UnknownImage",
@@ -167,7 +168,7 @@ def __getattr__(name: str) -> Any:
     # line answers at once.
     if name == "Classifier":
         return import_module("retain.classifier").Classifier
-    if name in {"Advice", "Option", "Part"}:
+    if name in {"Advice", "Option", "Part", "Trial"}:
         return getattr(import_module("retain.advice"), name)
     if name in _COMPARISONS:
         return getattr(import_module("retain.comparisons"), name)

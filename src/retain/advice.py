@@ -5,11 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Advice", "Choice", "Option", "Part"]
+__all__ = ["Advice", "Choice", "Option", "Part", "Trial"]
 
 Choice = Literal["learn", "pin", "last-block", "full", "start-again"]
 """What can be done, the cheapest first: go on learning, correct single mistakes, `adapt` the last
 block, all of the network, or all of it from random weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What a trial showed: the difference in accuracy, its standard error, on how many pictures."""
+
+    gain: float
+    error: float
+    judged: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +34,7 @@ class Option:
         seconds: what it takes, about; None where it cannot be done, or takes no time of its own.
         risk: in words.
         why: how the gain is known, or why it cannot be done.
-        tried: whether pictures told, beside general experience.
+        trial: what a trial showed; None where there was none, and the gain is what is usual.
         command: what to type.
     """
 
@@ -36,8 +45,8 @@ class Option:
     seconds: float | None
     risk: str
     why: str
-    tried: bool = False
     command: str = ""
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True)

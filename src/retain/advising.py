@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from retain import training
-from retain.advice import Advice, Choice, Option
+from retain.advice import Advice, Choice, Option, Trial
 from retain.algebra import REFERENCE, HeadOptions, bounds, typicality
 from retain.algebra.novelty import UNKNOWN_BELOW, energy
 from retain.attempts import Attempts, attempt
@@ -204,13 +204,13 @@ def _options(
         Option(
             "learn", 0.0, 0.0, 0.0, None,
             "none: only sums change, the gate watches, and it can be undone",
-            "this is what the others are held against", True, f"retain learn {name} FOLDER",
+            "this is what the others are held against", f"retain learn {name} FOLDER",
         ),
         Option(
             "pin", 0.0, 0.0, 0.0, None,
             "little: a correction moves few other answers, and the gate watches",
             "each corrected picture is right from then on; of others that says nothing",
-            True, f"retain correct {name} PICTURE LABEL",
+            f"retain correct {name} PICTURE LABEL",
         ),
     ]  # fmt: skip
     picture = tried.picture if tried.picture is not None else _forwards(session, looked)
@@ -220,7 +220,8 @@ def _options(
                 Option(choice, None, None, None, None, _risk(choice, looked), str(refused))
             )
             continue
-        gain = believed(choice, looked.known, tried.gains.get(choice))
+        seen = tried.gains.get(choice)
+        gain = believed(choice, looked.known, seen)
         reach = _DEVIATIONS * gain.error
         why = tried.how.get(choice, "not tried: this is what is usual with so many pictures")
         found.append(
@@ -232,8 +233,8 @@ def _options(
                 _seconds(choice, looked, made, picture),
                 _risk(choice, looked),
                 str(refused) if refused is not None else why,
-                choice in tried.gains,
                 "" if made is None else _command(choice, name),
+                None if seen is None else Trial(seen.mean, seen.error, seen.judged),
             )
         )
     return tuple(found)

@@ -258,7 +258,8 @@ class _Run:
     # -- how -------------------------------------------------------------------------------------
 
     def _behind(self, rest: Remains, rows: Sequence[int]) -> Features:
-        return self._fixed(rest.trained(rows, self.made.recipe, self._terms()))
+        recipe = self._lengthened(self.made.recipe, rows)
+        return self._fixed(rest.trained(rows, recipe, self._terms()))
 
     def _training(
         self,
@@ -272,11 +273,16 @@ class _Run:
         from retain.train import probing
 
         work = self._per_fold(share)
+        recipe = self._lengthened(recipe, rows)
         found = probing.trained(
             made.model, data, rows, plan, recipe, self._terms(), self._ticking(work)
         )
         self._spent(work)
         return self._fixed(found)
+
+    def _lengthened(self, recipe: Recipe, rows: Sequence[int]) -> Recipe:
+        """As many steps with the pictures of a fold as there will be with all of them."""
+        return replace(recipe, epochs=round(recipe.epochs * len(self.samples) / len(rows)))
 
     def _terms(self) -> list[Any]:
         from retain import train
@@ -305,8 +311,7 @@ class _Run:
 
     def _per_fold(self, share: float) -> int:
         """The work of one fold of training everything, in pictures forwards."""
-        n, kept = len(self.samples), 1 - 1 / self.folds
-        return max(1, int(share * n * (kept * _STEP * self.made.recipe.epochs + 1)))
+        return max(1, int(share * len(self.samples) * (_STEP * self.made.recipe.epochs + 1)))
 
     def _affordable(self) -> tuple[int, int] | None:
         """The side and the number of folds that can be paid; None where not even one can."""
