@@ -29,7 +29,11 @@ from _data import HERE, ROOT, table
 from PIL import Image, ImageFilter, ImageOps
 
 import retain
+from retain import attempts
+from retain.advice import Option
+from retain.expecting import TRAINED, Known, believed, best
 from retain.train import FILE, Plan, transfer
+from retain.trials import Gain
 
 RESULTS = HERE / "results-advice"
 WORK = HERE / "cache" / "advice"
@@ -285,6 +289,7 @@ def asked(one: Situation) -> None:
     """What advise says, by the training pictures alone."""
     if "advice" in kept(one):
         return
+    attempts._PATIENCE = 1e9  # what else the machine does must not decide what is tried
     with tempfile.TemporaryDirectory() as place:
         shop, _ = taught(one, place)
         advice = shop.advise(budget=BUDGET, module=module_of(one.network))
@@ -297,6 +302,23 @@ def asked(one: Situation) -> None:
 # -- telling ------------------------------------------------------------------------------------
 
 
+def ruled(one: Situation, advice: dict) -> tuple[str, list[float]]:
+    """What the rules of now make of trials that were kept: the choice, and the expected gains."""
+    known = Known(one.classes * one.each, one.classes, advice["accuracy"])
+    options = []
+    for each in advice["options"]:
+        trial, gain = each["trial"], 0.0
+        if each["choice"] in TRAINED:
+            seen = None if trial is None else Gain(trial["gain"], trial["error"], trial["judged"])
+            gain = believed(each["choice"], known, seen).mean
+        options.append(Option(**{**each, "gain": gain}))
+    choice = best(options).choice
+    return (
+        "pin" if choice == "learn" and advice["choice"] == "pin" else choice,
+        [each.gain for each in options[2:]],
+    )
+
+
 def told(situations) -> None:
     """The table of what is known so far."""
     rows, near, known = [], {False: 0, True: 0}, {False: 0, True: 0}
@@ -306,15 +328,15 @@ def told(situations) -> None:
         if len(measured) < len(CHOICES) or advice is None:
             continue
         by = {choice: measured[choice]["accuracy"] for choice in CHOICES}
-        best = max(by.values())
-        short = best - by[advice["choice"]]
+        most = max(by.values())
+        choice, gains = ruled(one, advice)
+        short = most - by[choice]
         near[one.aside] += short <= 0.01
         known[one.aside] += 1
-        gains = {each["choice"]: each["gain"] for each in advice["options"]}
-        cells = [f"{100 * by[choice]:.1f}" for choice in CHOICES]
-        hopes = [f"{100 * gains[choice]:+.1f}" for choice in CHOICES[2:]]
+        cells = [f"{100 * by[each]:.1f}" for each in CHOICES]
+        hopes = [f"{100 * each:+.1f}" for each in gains]
         named = one.name + (" (aside)" if one.aside else "")
-        rows.append([named, *cells, *hopes, advice["choice"], f"{100 * short:.1f}"])
+        rows.append([named, *cells, *hopes, choice, f"{100 * short:.1f}"])
     table(
         "accuracy after each choice; gains that advise expects; its choice; points it falls short",
         ["situation", *CHOICES, *(f"{each}?" for each in CHOICES[2:]), "advised", "short"],

@@ -36,7 +36,7 @@ __all__ = ["Attempts", "attempt", "begun_anew"]
 NOMINAL: Final = 25e9
 """Multiplications a second of the machine that budgets are counted for: two cores, about."""
 
-# How many times the budget may pass before what is left is left out.
+# How many times the budget, or a minute, may pass before what is left is left out.
 _PATIENCE: Final = 4.0
 
 _MOST: Final = 2_000
@@ -131,7 +131,7 @@ class _Run:
         self.options = HeadOptions.from_dict(session.store.manifest.options)
         self.afford = int(60 * minutes * NOMINAL / cost)  # pictures forwards
         self.total, self.done, self.progress = self.afford, 0, progress
-        self.until = time.monotonic() + 60 * _PATIENCE * minutes
+        self.until = time.monotonic() + 60 * _PATIENCE * max(minutes, 1.0)
         self.gains: dict[Choice, Gain] = {}
         self.how: dict[Choice, str] = {}
         self.notes: list[str] = []

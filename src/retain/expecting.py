@@ -90,14 +90,21 @@ def believed(choice: Choice, known: Known, tried: Gain | None) -> Gain:
 def best(options: Sequence[Option]) -> Option:
     """The cheapest of the options within a point of the best, of those that can be done.
 
-    They are given cheapest first. Correcting single mistakes is decided by these: `pays_by_pins`.
+    They are given cheapest first. To throw everything away is advised only where that was tried.
+    Whether single mistakes are to be corrected is not decided here: see `pays_by_pins`.
 
     >>> one = Option("learn", 0.0, 0.0, 0.0, None, "", "", "retain learn shop FOLDER")
     >>> two = Option("full", 0.03, -0.01, 0.07, 60.0, "", "", "retain adapt shop")
     >>> best([one, two]).choice
     'full'
     """
-    possible = [each for each in options if each.command and each.choice != "pin"]
+    possible = [
+        each
+        for each in options
+        if each.command
+        and each.choice != "pin"
+        and (each.choice != "start-again" or each.trial is not None)
+    ]
     most = max(each.gain for each in possible if each.gain is not None)
     return next(each for each in possible if (each.gain or 0.0) >= most - INDIFFERENT)
 

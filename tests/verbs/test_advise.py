@@ -10,7 +10,7 @@ import pytest
 
 import retain
 import retain.algebra
-from retain.advice import Option
+from retain.advice import Option, Trial
 from retain.expecting import Known, believed, best, expected, pays_by_pins
 from retain.trials import Gain, Step, accuracy_with, curve, folds, gained
 from retain.values import Sample
@@ -248,8 +248,8 @@ def test_what_was_tried_outweighs_what_is_usual_as_it_gets_surer():
     assert sure.error < vague.error < usual.error
 
 
-def option(choice, gain, command="do"):
-    return Option(choice, gain, gain, gain, None, "", "", command)
+def option(choice, gain, command="do", trial=Trial(0.0, 0.1, 9)):
+    return Option(choice, gain, gain, gain, None, "", "", command, trial)
 
 
 @pytest.mark.parametrize(
@@ -270,6 +270,7 @@ def test_the_cheapest_within_a_point_of_the_best_is_advised(gains, wanted):
 
 def test_what_cannot_be_done_is_not_advised():
     assert best([option("learn", 0.0), option("full", 0.3, command="")]).choice == "learn"
+    assert best([option("learn", 0.0), option("start-again", 0.3, trial=None)]).choice == "learn"
 
 
 def test_a_learning_curve_grows_and_is_carried_on():
