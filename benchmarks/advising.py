@@ -21,6 +21,7 @@ import json
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -59,18 +60,18 @@ class Situation:
 
 SITUATIONS = (
     Situation("lite0", "clothes", 8, 5, 96),
-    Situation("lite0", "clothes", 8, 50, 96),
-    Situation("lite0", "enlarged", 10, 60, 96),
-    Situation("resnet32", "tiny", 10, 90, 32),
-    Situation("lite2", "clothes", 8, 50, 96),
     Situation("lite2", "clothes", 8, 5, 64),
     Situation("resnet32", "tiny", 10, 5, 32),
-    Situation("lite0", "edges", 8, 50, 64, aside=True),
-    Situation("lite2", "enlarged", 10, 5, 64, aside=True),
-    Situation("resnet32", "edges", 8, 5, 32, aside=True),
-    Situation("resnet32", "edges", 8, 50, 32, aside=True),
     Situation("lite0", "objects", 20, 5, 64, aside=True),
     Situation("lite0", "enlarged", 10, 5, 64),
+    Situation("lite2", "enlarged", 10, 5, 64, aside=True),
+    Situation("resnet32", "edges", 8, 5, 32, aside=True),
+    Situation("lite0", "clothes", 8, 50, 96),
+    Situation("resnet32", "tiny", 10, 90, 32),
+    Situation("lite0", "enlarged", 10, 60, 96),
+    Situation("lite2", "clothes", 8, 50, 96),
+    Situation("lite0", "edges", 8, 50, 64, aside=True),
+    Situation("resnet32", "edges", 8, 50, 32, aside=True),
     Situation("lite2", "edges", 8, 50, 64, aside=True),
     Situation("untrained", "enlarged", 10, 50, 32),
     Situation("lite0", "objects", 20, 15, 64, aside=True),
@@ -363,7 +364,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import torch
+    with suppress(ImportError):
+        import torch
 
-    torch.set_num_threads(1)
+        torch.set_num_threads(1)
     main()
