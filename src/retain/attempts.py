@@ -8,6 +8,7 @@ answer wherever it is asked. The clock only ends what takes several times as lon
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, final
@@ -139,7 +140,8 @@ class _Run:
         each = (1 + _VERSIONS) / _FOR_LAST_BLOCK
         self.samples = _some(made.learned, min(_MOST, int(self.afford / each)))
         self.labels = [sample.label for sample in self.samples]
-        self.folds = 5 if len(self.samples) <= 200 else 3
+        largest = max(Counter(self.labels).values(), default=1)
+        self.folds = min(5 if len(self.samples) <= 200 else 3, max(largest, 2))
         self.parts = folds(self.samples, self.folds)
         if len(self.samples) < len(made.learned):
             self.notes.append(

@@ -155,30 +155,31 @@ def advise(
     line()
     for sentence in reasons:
         line(clean(sentence))
+    told = [each for each in advice.options if each.gain is not None]
     line()
     table(
         [
             Column("choice", style="bold"),
-            Column("gain, points", right=True),
+            Column("points", right=True),
             Column("90 %", right=True),
             Column("time", right=True),
             Column("risk", narrow="fold"),
-            Column("how that is known", narrow="fold"),
         ],
         [
             (
                 each.choice,
-                "–" if each.gain is None else f"{100 * each.gain:+.1f}",
-                "–"
-                if each.low is None or each.high is None
-                else f"{100 * each.low:+.1f} to {100 * each.high:+.1f}",
+                f"{100 * (each.gain or 0):+.1f}",
+                f"{100 * each.low:+.1f} to {100 * each.high:+.1f}"
+                if each.low is not None and each.high is not None and each.low < each.high
+                else "–",
                 "–" if each.seconds is None else f"{each.seconds / 60:.1f} min",
                 each.risk,
-                each.why,
             )
-            for each in advice.options
+            for each in told
         ],
     )
+    for each in told:
+        line(f"{each.choice}: {clean(each.why)}")
     for remark in advice.notes:
         note(f"note: {clean(remark)}")
 
