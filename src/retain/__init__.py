@@ -69,6 +69,7 @@ from retain.values import (
 )
 
 if TYPE_CHECKING:
+    from retain.advice import Advice, Option, Part, Trial
     from retain.classifier import Classifier
     from retain.comparisons import (
         Cluster,
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Advice",
     "AlreadyExists",
     "BadImage",
     "BadLabel",
@@ -120,7 +122,9 @@ __all__ = [
     "NotCorrected",
     "NotExported",
     "NothingLearned",
+    "Option",
     "Pack",
+    "Part",
     "PinConflict",
     "Prediction",
     "Predictions",
@@ -137,6 +141,7 @@ __all__ = [
     "StoreError",
     "Suggestion",
     "Suspect",
+    "Trial",
     "UnknownClass",
     "UnknownEvent",
     "UnknownImage",
@@ -163,6 +168,8 @@ def __getattr__(name: str) -> Any:
     # line answers at once.
     if name == "Classifier":
         return import_module("retain.classifier").Classifier
+    if name in {"Advice", "Option", "Part", "Trial"}:
+        return getattr(import_module("retain.advice"), name)
     if name in _COMPARISONS:
         return getattr(import_module("retain.comparisons"), name)
     if name in {"adopt", "create", "open", "unpack"}:

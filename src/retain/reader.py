@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from retain import audit, explaining, handing, suggesting, training, views
+from retain import advising, audit, explaining, handing, suggesting, training, views
 from retain import versions as history
+from retain.advice import Advice
 from retain.answers import answer, report
 from retain.caches import Mind
 from retain.comparisons import Cluster, Diff, Explanation, Export, Hint, Neighbour, Pack, Suggestion
@@ -328,6 +329,35 @@ class Reader:
         """
         made = training.course(self._session, plan=plan, size=size, module=module)
         return made.plan.describe(made.model)
+
+    def advise(
+        self,
+        *,
+        budget: float = advising.BUDGET,
+        folder: Any = None,
+        module: Any = None,
+        progress: Progress | None = None,
+    ) -> Advice:
+        """What to do next: learn, correct, adapt the last block or all, or start again.
+
+        Looks at the remembered pictures and at the network, and, with the extra ``train``, tries
+        training in folds; writes nothing. The same pictures and budget get the same advice.
+
+        Args:
+            budget: minutes that trials may take, about; 0 to try nothing.
+            folder: pictures of what will be asked, as for `predict`: how many of them resemble
+                nothing taught.
+            module: for a network of a class of your own, one of it.
+            progress: called as ``progress(done, total)``, in pictures' worth of work.
+
+        Raises:
+            NothingLearned: if no labelled picture is remembered.
+            BadOption: if there are fewer than two classes, no class has two pictures, or the
+                budget is impossible.
+        """
+        return advising.advise(
+            self._session, budget=budget, folder=folder, module=module, progress=progress
+        )
 
     def status(self) -> Status:
         """The classifier in a few numbers."""

@@ -42,13 +42,13 @@ if TYPE_CHECKING:
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
-__all__ = ["Course", "adapt", "course"]
+__all__ = ["SMOOTHING", "Course", "adapt", "course", "prepared"]
 
 # Prepared pictures are kept in memory up to so many bytes; beyond, they are read in every epoch.
 _IN_MEMORY: Final = 3 << 30
 
 # Label smoothing (Szegedy 2016, §7).
-_SMOOTHING: Final = 0.1
+SMOOTHING: Final = 0.1
 
 # Classes of fewer pictures hold none out.
 _ENOUGH: Final = 5
@@ -197,10 +197,10 @@ def adapt(
         folder = store.training(course.key)
         fitted = train.fit(
             course.model,
-            _data(session, course),
+            prepared(session, course),
             course.recipe,
             plan=course.plan,
-            terms=[train.CrossEntropy(smoothing=_SMOOTHING)],
+            terms=[train.CrossEntropy(smoothing=SMOOTHING)],
             folder=folder,
             progress=progress,
         )
@@ -281,7 +281,8 @@ class _Remembered:
         return prepare(decode(data, shorter=self._rule.needs), self._rule)
 
 
-def _data(session: Session, course: Course) -> Any:
+def prepared(session: Session, course: Course) -> Any:
+    """The pictures that a course learns from, a `retain.train.Data`."""
     import torch
 
     from retain import train

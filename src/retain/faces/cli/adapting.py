@@ -1,4 +1,4 @@
-"""The command that trains: adapt."""
+"""The commands about training: adapt, and advise, which says whether that pays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retain.faces.cli.common import DryRun, Force, Json, Name, answered, opened
-from retain.faces.cli.output import Column, emit_json, line, table
+from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.telling import headline, told_changes, told_verdict
 from retain.faces.text import clean, counted
@@ -17,7 +17,7 @@ from retain.faces.text import clean, counted
 if TYPE_CHECKING:
     from retain.train import Recipe
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "advise"]
 
 
 class Preset(enum.StrEnum):
@@ -130,6 +130,58 @@ def adapt(
         told_changes(update)
         if update.event is not None:
             line(f"to have the extractor before again: retain undo {clean(name)} {update.event}")
+
+
+def advise(
+    name: Name,
+    budget: Annotated[
+        float, typer.Option(min=0, metavar="MINUTES", help="For trials, about; 0 for none.")
+    ] = 3.0,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PICTURES", help="What will be asked: does it resemble what is taught?"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether to go on learning, to correct, to adapt, or to start again."""
+    with opened(name) as shop, progress("trying", quiet=as_json) as tick:
+        advice = shop.advise(budget=budget, folder=folder, progress=tick)
+    if answered(advice, as_json=as_json):
+        return
+    first, *reasons = advice.sentences
+    line(clean(first), style="bold")
+    line()
+    for sentence in reasons:
+        line(clean(sentence))
+    told = [each for each in advice.options if each.gain is not None]
+    line()
+    table(
+        [
+            Column("choice", style="bold"),
+            Column("points", right=True),
+            Column("90 %", right=True),
+            Column("time", right=True),
+            Column("risk", narrow="fold"),
+        ],
+        [
+            (
+                each.choice,
+                f"{100 * (each.gain or 0):+.1f}",
+                f"{100 * each.low:+.1f} to {100 * each.high:+.1f}"
+                if each.low is not None and each.high is not None and each.low < each.high
+                else "–",
+                "–" if each.seconds is None else f"{each.seconds / 60:.1f} min",
+                each.risk,
+            )
+            for each in told
+        ],
+    )
+    for each in told:
+        line(f"{each.choice}: {clean(each.why)}")
+    for remark in advice.notes:
+        note(f"note: {clean(remark)}")
 
 
 def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
