@@ -77,9 +77,10 @@ def tune(
 ) -> Tuning:
     """Choose shrinkage, temperature and margin for a state.
 
-    Of the shrinkages whose class-balanced left-out accuracy is within one paired standard error of
-    the best, the one with the lowest left-out negative log-likelihood after temperature: accuracy
-    alone errs on long tails, likelihood alone with many classes.
+    Of the shrinkages whose left-out accuracy is within one paired standard error of the best, the
+    one with the lowest left-out negative log-likelihood after temperature: accuracy alone errs on
+    long tails, likelihood alone with many classes. Both are weighted as often as the owner expects
+    each class.
 
     Args:
         statistics: the state.
@@ -103,7 +104,6 @@ def tune(
     evidence = ((statistics.counts - 1) / statistics.counts)[truth]
     choosing = _normalised(weights * evidence)
     balanced = _sample_weights(statistics, truth, HeadOptions(priors="balanced"))
-    judging = _normalised(balanced * evidence)
     offsets = log_priors(statistics.counts.astype(np.float64), options)
 
     grid = GRID if options.family != "nearest-mean" else (1.0,)
@@ -111,12 +111,12 @@ def tune(
     # picture or two; it would bend the choice for all others, so it comes in after the choice.
     scored = [(shrinkage, problem.scores(shrinkage, given_back=False)) for shrinkage in grid]
     right = np.array([scores.argmax(axis=1) == truth for _, scores in scored])
-    accuracies = right @ judging
+    accuracies = right @ choosing
     best = right[int(accuracies.argmax())].astype(np.float64)
     candidates = []
     for (shrinkage, scores), hits, accuracy in zip(scored, right, accuracies, strict=True):
         gap = best - hits
-        error = np.sqrt(float((judging**2) @ (gap - judging @ gap) ** 2))
+        error = np.sqrt(float((choosing**2) @ (gap - choosing @ gap) ** 2))
         if accuracies.max() - accuracy <= error + 1e-12:
             _, loss = fit_temperature(scores, truth, choosing, offsets)
             candidates.append((loss, shrinkage, float(hits @ balanced)))
