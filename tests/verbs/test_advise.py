@@ -192,7 +192,8 @@ def test_the_command_says_it_in_sentences_and_as_json(tmp_path, shop):
     told = process("advise", str(shop.path))
     assert told.returncode == 0, told.stderr
     assert told.stdout.decode().startswith("Go on learning")
-    assert "last-block" in told.stdout.decode()
+    assert "\npin  " in told.stdout.decode()
+    assert told.stdout.decode().count("takes vectors") == 1
     found = json.loads(process("advise", str(shop.path), "--json", "--budget", "0").stdout)
     assert found["choice"] == shop.advise().choice
     assert len(found["options"]) == 5
