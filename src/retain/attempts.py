@@ -21,7 +21,7 @@ from retain.advice import Choice, Part
 from retain.algebra import HeadOptions, quantize, tuning_sample
 from retain.caches import Features
 from retain.errors import BadOption, Refused
-from retain.expecting import Known
+from retain.expecting import Known, folds_of
 from retain.session import Session
 from retain.training import Course
 from retain.trials import Gain, crossed, folds, gained
@@ -141,7 +141,7 @@ class _Run:
         self.samples = _some(made.learned, min(_MOST, int(self.afford / each)))
         self.labels = [sample.label for sample in self.samples]
         largest = max(Counter(self.labels).values(), default=1)
-        self.folds = min(5 if len(self.samples) <= 200 else 3, max(largest, 2))
+        self.folds = min(folds_of(len(self.samples)), max(largest, 2))
         self.parts = folds(self.samples, self.folds)
         if len(self.samples) < len(made.learned):
             self.notes.append(

@@ -145,7 +145,7 @@ def advise(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say whether to go on learning, to correct, to adapt, or to start again."""
+    """Say whether to learn, correct, adapt or start again."""
     with opened(name) as shop, progress("trying", quiet=as_json) as tick:
         advice = shop.advise(budget=budget, folder=folder, progress=tick)
     if answered(advice, as_json=as_json):
