@@ -159,7 +159,7 @@ ALTERNATIVES = {
     ("lwf", "temperature"): 5.0,
     ("lwf", "strength"): 3.0,
     ("lwf", "warm_up"): 1,
-    ("lwf", "groups"): True,
+    ("lwf", "groups"): False,
     ("lwm", "beta"): 3.0,
     ("lwm", "gamma"): 3.0,
     ("lwm", "temperature"): 5.0,

@@ -3,7 +3,7 @@
 `retain.train.lessons` says what a method is given and runs it; `REGISTRY` knows them by name.
 
 >>> make("lwf", temperature=4.0)
-LwF(temperature=4.0, strength=1.0, warm_up=0, exemplars=False, groups=False)
+LwF(temperature=4.0, strength=1.0, warm_up=0, exemplars=False, groups=True)
 """
 
 from __future__ import annotations
