@@ -203,6 +203,25 @@ class Classifier(Reader):
         chosen = _lists(images, labels, events)
         return unlearning.forget(self._session, *chosen, force=force, dry_run=dry_run)
 
+    def purge(self, *, force: bool = False, dry_run: bool = False) -> Receipt:
+        """Erase the extractors that were trained with pictures forgotten since, for good.
+
+        It is the last step of forgetting where an extractor has learned: after `forget`, and an
+        `adapt` whose training has not seen the pictures, the receipt's level is ``"rebuilt"``. The
+        versions that such an extractor answered are answered by the one before it, as if that
+        `adapt` had never been. Cannot be undone.
+
+        Args:
+            force: purge even if an alias stands for such a version.
+            dry_run: only say what would go.
+
+        Raises:
+            BadOption: if the extractor in force is one of them, or an alias stands for a version
+                of one.
+            Locked: if another process adapts.
+        """
+        return unlearning.purge(self._session, force=force, dry_run=dry_run)
+
     def forget_preview(
         self,
         images: Sequence[str] | str = (),

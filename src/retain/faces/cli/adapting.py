@@ -1,15 +1,17 @@
-"""The command that trains: adapt."""
+"""The commands about the extractor: adapt, and purge."""
 
 from __future__ import annotations
 
 import enum
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retain.faces.cli.common import DryRun, Force, Json, Name, answered, opened
-from retain.faces.cli.output import Column, emit_json, line, table
+from retain.faces.cli.failures import Mistake
+from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.telling import headline, told_changes, told_verdict
 from retain.faces.text import clean, counted
@@ -17,7 +19,7 @@ from retain.faces.text import clean, counted
 if TYPE_CHECKING:
     from retain.train import Recipe
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "purge"]
 
 
 class Preset(enum.StrEnum):
@@ -130,6 +132,38 @@ def adapt(
         told_changes(update)
         if update.event is not None:
             line(f"to have the extractor before again: retain undo {clean(name)} {update.event}")
+
+
+def purge(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if an alias stands for a version of theirs.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Erase extractors that were trained with what is forgotten since."""
+    with opened(name) as shop:
+        found = shop.purge(force=force, dry_run=True)
+        if found.pending and not dry_run:
+            if not yes:
+                if as_json or not sys.stdin.isatty():
+                    more = " --force" if force else ""
+                    raise Mistake(
+                        f"{clean(found.summary)}, for good, and there is nobody to ask; to do it: "
+                        f"retain purge {clean(name)}{more} --yes"
+                    )
+                line(clean(found.summary))
+                if not typer.confirm("Purge for good?", default=False, err=True):
+                    note("nothing was purged")
+                    raise typer.Exit(1)
+            found = shop.purge(force=force)
+    if not answered(found, as_json=as_json):
+        line(f"{clean(found.summary)} ({found.seconds:.1f} s)", style="bold")
+        if found.event is not None:
+            line(f"level {found.level}: {found.bytes_erased:,} bytes of extractors erased")
+            line(f"event {found.event}, digest {found.digest}")
 
 
 def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
