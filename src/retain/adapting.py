@@ -67,6 +67,7 @@ def replace(
     *,
     detail: Mapping[str, Any] | None = None,
     trained: Collection[str] = (),
+    exemplars: Sequence[str] = (),
     start: Layer | None = None,
     held_out: HeldOut | None = None,
     force: bool = False,
@@ -80,6 +81,7 @@ def replace(
         files: of the extractor, as `load_extractor` takes them.
         detail: what a person wants to read of it in the journal; plain JSON.
         trained: content hashes of the pictures that it was trained with.
+        exemplars: those of them that its method keeps for the next lesson, in its order.
         start: for a classifier that was adopted, the last layer that goes with this extractor:
             labels as they are called now, weights [C, d], bias [C], unit weights or None.
         held_out: pictures to judge by, besides the remembered ones.
@@ -126,7 +128,13 @@ def replace(
                     refuse(update)
                 if data is not None and sha256 is not None:
                     files = {**files, file_name(sha256, era.number): data}
-                event = store.adapt(era, files, detail=detail or {}, trained=sorted(set(trained)))
+                event = store.adapt(
+                    era,
+                    files,
+                    detail=detail or {},
+                    trained=sorted(set(trained)),
+                    exemplars=exemplars,
+                )
                 session.adopt(candidate, statistics=True)
     return concluded(update, event, started)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from retain import audit, explaining, handing, suggesting, training, views
+from retain import audit, explaining, handing, suggesting, training, unlearning, views
 from retain import versions as history
 from retain.answers import answer, report
 from retain.caches import Mind
@@ -328,6 +328,16 @@ class Reader:
         """
         made = training.course(self._session, plan=plan, size=size, module=module)
         return made.plan.describe(made.model)
+
+    def forget_preview(
+        self,
+        images: Sequence[str] | str = (),
+        labels: Sequence[str] | str = (),
+        events: Sequence[int] | int = (),
+    ) -> list[Sample]:
+        """The pictures that `forget` would forget, sorted by hash; changes nothing."""
+        with self._session.store.reading():
+            return unlearning.selected(self._session, *unlearning.lists(images, labels, events))
 
     def status(self) -> Status:
         """The classifier in a few numbers."""

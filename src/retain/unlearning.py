@@ -15,7 +15,18 @@ from retain.session import Session
 from retain.store import Plan
 from retain.values import Receipt, Sample, Update
 
-__all__ = ["forget", "merge", "purge", "rename", "selected", "undo"]
+__all__ = ["forget", "lists", "merge", "purge", "rename", "selected", "undo"]
+
+
+def lists(
+    images: Sequence[str] | str, labels: Sequence[str] | str, events: Sequence[int] | int
+) -> tuple[list[str], list[str], list[int]]:
+    """Pictures, classes and events, each named by one or by many."""
+    return (
+        [images] if isinstance(images, str) else list(images),
+        [labels] if isinstance(labels, str) else list(labels),
+        [events] if isinstance(events, int) else list(events),
+    )
 
 
 def selected(

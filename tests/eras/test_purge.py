@@ -1,4 +1,4 @@
-"""`purge`: extractors that were trained with what is forgotten go, and are as if they never were."""
+"""`purge`: extractors trained with what is forgotten go, and are as if they had never been."""
 
 import pytest
 

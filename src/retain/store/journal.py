@@ -6,8 +6,9 @@ An event asserts labels of pictures (`learn`, `correct`), maps one label to anot
 get worse, `gate` sets the budgets that changes are held to, and `promote` lets an alias stand for
 the state right after some event. `adapt` puts another extractor in the place of the one before;
 what follows, until the next that is active, is its era; after a `purge` some are as if they had
-never been. An event that an active `undo` names is not active; an undo may itself be taken back. Membership is what the active events say, in order; the
-last word on a picture counts. Forgotten pictures have no rows left, so a replay cannot meet them.
+never been. An event that an active `undo` names is not active; an undo may itself be taken back.
+Membership is what the active events say, in order; the last word on a picture counts. Forgotten
+pictures have no rows left, so a replay cannot meet them.
 
 A *lesson* is an active `learn` or `reference` that still says something, or a `correct` that leaves
 the membership a quarter larger than the lesson before it did. What was a member, and as what, right
