@@ -35,7 +35,7 @@ from retain.store.writing import Featured
 from retain.values import Budgets, Check, Progress, Update, Verdict
 from retain.vision import OnnxExtractor, load_extractor
 
-__all__ = ["HeldOut", "replace"]
+__all__ = ["HeldOut", "refuse_kind", "replace"]
 
 _CONFIDENCE = 0.95
 
@@ -97,7 +97,7 @@ def replace(
         Locked: if another extractor is being prepared, or somebody writes for very long.
     """
     started, store = time.perf_counter(), session.store
-    _refuse_kind(session)
+    refuse_kind(session)
     with store.adapting(), TemporaryDirectory() as folder:
         extractor = _loaded(files, Path(folder))
         layer, data, sha256 = _layer(session, start, extractor.dimension)
@@ -139,12 +139,19 @@ def replace(
     return concluded(update, event, started)
 
 
-def _refuse_kind(session: Session) -> None:
+def refuse_kind(session: Session) -> None:
+    """Raise if a classifier cannot be given another extractor.
+
+    Raises:
+        BadOption: if it keeps no pictures, or has no extractor of its own.
+    """
     if session.store.manifest.memory != "images":
         raise BadOption(
             "this classifier keeps features and no pictures (memory 'features'), and what another "
-            "extractor sees cannot be computed from them; make one that keeps pictures (retain "
-            "init NAME --memory images), teach it the pictures, and adapt that"
+            "extractor sees cannot be computed from them. Adapt first, before the pictures go: "
+            "teach what there is to a classifier that keeps pictures (retain init FIRST), retain "
+            "adapt FIRST, and make the one that keeps features with what came of it (retain init "
+            "NAME --memory features --extractor FIRST/extractors/sha256-…)"
         )
     if not isinstance(session.extractor, OnnxExtractor):
         raise BadOption(

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from retain import carried, incremental
+from retain.adapting import refuse_kind
 from retain.adapting import replace as put_in_place
 from retain.algebra import REFERENCE
 from retain.errors import BadOption
@@ -119,11 +120,7 @@ def course(
     """
     from retain import train
 
-    if session.store.manifest.memory != "images":
-        raise BadOption(
-            "this classifier keeps features and no pictures (memory 'features'), so there is "
-            "nothing to train with; make one that keeps pictures (retain init NAME --memory images)"
-        )
+    refuse_kind(session)
     if not 0 <= held_out < 1:
         raise BadOption(f"held_out is {held_out}; give a share from 0 up to 1")
     # Statistics of a batch of few pictures are worse than those that the network came with.
@@ -136,11 +133,7 @@ def course(
     store = session.store
     era = eras.founding(store.manifest) if method is None else store.era
     extractor = session.eyes_of(era).extractor
-    if not isinstance(extractor, OnnxExtractor):
-        raise BadOption(
-            "this classifier takes vectors, so there is no extractor of its own to adapt; adapt "
-            "whatever made the vectors, and teach them to a new classifier"
-        )
+    assert isinstance(extractor, OnnxExtractor)
     state = session.state
     samples = [sample for sample in state.samples if sample.label != REFERENCE]
     classes = tuple(sorted({sample.label for sample in samples}))

@@ -15,8 +15,16 @@ pytest.importorskip("timm")
 import retain  # noqa: E402
 from retain import train, training  # noqa: E402
 from retain.train import Budget, Memory, methods, transfer  # noqa: E402
-from tests.train.test_adapt import LATE, SIDE, photo, said, taught  # noqa: E402
-from tests.verbs.adopted import NAMES, adopt, pictures  # noqa: E402
+from tests.train.test_adapt import (  # noqa: E402
+    ASKED,
+    LABELS,
+    LATE,
+    LESSON,
+    SIDE,
+    photo,
+    said,
+    taught,
+)
 
 SHORT = transfer(epochs=1, batch=8, rate=0.002)
 FEW = Memory(Budget(per_class=3))
@@ -245,10 +253,35 @@ def test_a_head_of_cosines(shop):
 
 
 def test_an_adopted_one_needs_no_picture_of_its_old_classes(tmp_path):
-    with adopt(tmp_path, "theirs") as theirs:
-        theirs.learn(pictures(3, seed=1), NAMES[0])
+    """Where nobody kept any, a method that distils can still let the network learn."""
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    torch.manual_seed(1)
+    network = timm.create_model("mobilenetv3_small_050", num_classes=3)
+    save_file(network.state_dict(), tmp_path / "theirs.safetensors")
+    with retain.adopt(
+        tmp_path / "theirs",
+        "timm:mobilenetv3_small_050",
+        weights=tmp_path / "theirs.safetensors",
+        size=SIDE,
+        labels=["old", "older", "oldest"],
+        preprocess="imagenet",
+        reference=ASKED,
+    ) as theirs:
+        theirs.learn(LESSON, LABELS, force=True)
+        frozen = train.Plan(batchnorm="frozen")
         with pytest.raises(retain.BadOption, match="by a method that distils"):
-            theirs.adapt()
+            theirs.adapt(frozen, recipe=SHORT)
+        with pytest.raises(retain.BadOption, match="a head of cosines"):
+            theirs.adapt(frozen, recipe=SHORT, method="lucir")
+        theirs.adapt(frozen, recipe=SHORT, method="lwf", force=True)
+        head = theirs._session.mind.head
+        assert set(head.classes) == {"old", "older", "oldest", "rows", "columns"}
+        assert theirs._session.store.start()[0] == ("old", "older", "oldest")
+        assert theirs.verify(deep=True).ok
+        theirs.undo()
+        assert theirs.verify(deep=True).ok
 
 
 def test_what_cannot_be_is_said_before_anything_is_trained(shop):
