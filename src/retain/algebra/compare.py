@@ -140,7 +140,8 @@ def luck(lost: int, gained: int) -> float:
     (0.0625, True, 1.0)
     """
     changed = lost + gained
-    return sum(math.comb(changed, k) for k in range(gained, changed + 1)) / 2**changed
+    ways = sum(math.comb(changed, k) for k in range(gained, changed + 1))
+    return ways / int(2**changed)
 
 
 def surprise(hits: int, groups: Sequence[tuple[int, float, float]]) -> float:
