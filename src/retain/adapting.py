@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from retain.algebra import net_bounds
+from retain.algebra import luck, net_bounds
 from retain.caches import State
 from retain.errors import BadOption, Locked
+from retain.gate import paired
 from retain.intake import Eyes, chunks, recomputed
-from retain.pairing import differences
+from retain.pairing import Pairs, differences
 from retain.projection import born
 from retain.refusal import concluded, refuse
 from retain.session import Session
@@ -35,9 +36,12 @@ from retain.store.writing import Featured
 from retain.values import Budgets, Check, Progress, Update, Verdict
 from retain.vision import OnnxExtractor, load_extractor
 
-__all__ = ["HeldOut", "replace"]
+__all__ = ["HeldOut", "refuse_kind", "replace"]
 
 _CONFIDENCE = 0.95
+
+# How likely the gains may be by chance alone.
+_CHANCE = 0.1
 
 # Pictures whose features are kept in one transaction, and as many as may be left for the end.
 _CHUNK = 128
@@ -67,6 +71,7 @@ def replace(
     *,
     detail: Mapping[str, Any] | None = None,
     trained: Collection[str] = (),
+    exemplars: Sequence[str] = (),
     start: Layer | None = None,
     held_out: HeldOut | None = None,
     force: bool = False,
@@ -80,6 +85,7 @@ def replace(
         files: of the extractor, as `load_extractor` takes them.
         detail: what a person wants to read of it in the journal; plain JSON.
         trained: content hashes of the pictures that it was trained with.
+        exemplars: those of them that its method keeps for the next lesson, in its order.
         start: for a classifier that was adopted, the last layer that goes with this extractor:
             labels as they are called now, weights [C, d], bias [C], unit weights or None.
         held_out: pictures to judge by, besides the remembered ones.
@@ -95,7 +101,7 @@ def replace(
         Locked: if another extractor is being prepared, or somebody writes for very long.
     """
     started, store = time.perf_counter(), session.store
-    _refuse_kind(session)
+    refuse_kind(session)
     with store.adapting(), TemporaryDirectory() as folder:
         extractor = _loaded(files, Path(folder))
         layer, data, sha256 = _layer(session, start, extractor.dimension)
@@ -126,17 +132,30 @@ def replace(
                     refuse(update)
                 if data is not None and sha256 is not None:
                     files = {**files, file_name(sha256, era.number): data}
-                event = store.adapt(era, files, detail=detail or {}, trained=sorted(set(trained)))
+                event = store.adapt(
+                    era,
+                    files,
+                    detail=detail or {},
+                    trained=sorted(set(trained)),
+                    exemplars=exemplars,
+                )
                 session.adopt(candidate, statistics=True)
     return concluded(update, event, started)
 
 
-def _refuse_kind(session: Session) -> None:
+def refuse_kind(session: Session) -> None:
+    """Raise if a classifier cannot be given another extractor.
+
+    Raises:
+        BadOption: if it keeps no pictures, or has no extractor of its own.
+    """
     if session.store.manifest.memory != "images":
         raise BadOption(
             "this classifier keeps features and no pictures (memory 'features'), and what another "
-            "extractor sees cannot be computed from them; make one that keeps pictures (retain "
-            "init NAME --memory images), teach it the pictures, and adapt that"
+            "extractor sees cannot be computed from them. Adapt first, before the pictures go: "
+            "teach what there is to a classifier that keeps pictures (retain init FIRST), retain "
+            "adapt FIRST, and make the one that keeps features with what came of it (retain init "
+            "NAME --memory features --extractor FIRST/extractors/sha256-…)"
         )
     if not isinstance(session.extractor, OnnxExtractor):
         raise BadOption(
@@ -253,6 +272,8 @@ def _verdict(
     if held_out is not None and len(held_out.labels) and state.mind.head is not None:
         budgets = Budgets(**session.store.rules().budgets)
         checks.append(_held_out(state, candidate, held_out, budgets))
+    if seen and state.mind.head is not None:
+        checks.append(_evidence(session, state, candidate, seen, held_out))
     gone = session.store.unknown(trained)
     if gone:
         checks.append(
@@ -268,12 +289,48 @@ def _verdict(
     return replaced(verdict, checks=tuple(checks), passed=all(each.passed for each in checks))
 
 
-def _held_out(state: State, candidate: State, aside: HeldOut, budgets: Budgets) -> Check:
+def _evidence(
+    session: Session,
+    state: State,
+    candidate: State,
+    seen: Collection[str],
+    aside: HeldOut | None,
+) -> Check:
+    """Whether those that it was not trained with show that it is better.
+
+    To change everything for nothing is no gain: what cannot be told from chance is refused.
+    """
+    said = session.judged(state), session.judged(candidate)
+    lost, gained, n = paired(Pairs.of(state, candidate), said, seen)
+    if aside is not None and len(aside.labels):
+        more = _compared(state, candidate, aside)
+        lost, gained, n = lost + more[0], gained + more[1], n + len(aside.labels)
+    chance = luck(lost, gained)
+    what = f"of {n:,} pictures that the extractor was not trained with, {gained:,} would be right "
+    what += f"that are wrong now, and {lost:,} wrong that are right"
+    passed = gained > lost and chance <= _CHANCE
+    if not n:
+        what = "every remembered picture was trained with, so none can judge the extractor"
+    elif not passed and gained <= lost:
+        what += ": nothing shows that it is better"
+    elif not passed:
+        what = f"undecided: {what}; {n:,} judges cannot tell that from chance ({chance:.0%})"
+    return Check("evidence", passed, what, chance, limit=_CHANCE)
+
+
+def _compared(state: State, candidate: State, aside: HeldOut) -> tuple[int, int]:
+    """How many pictures held out are lost and gained."""
     was = state.mind.answers(*aside.before)
     now = candidate.mind.answers(*aside.after)
+    told = list(zip(was, now, aside.labels, strict=True))
+    lost = sum(a == truth != b for a, b, truth in told)
+    return lost, sum(a != truth == b for a, b, truth in told)
+
+
+def _held_out(state: State, candidate: State, aside: HeldOut, budgets: Budgets) -> Check:
+    was = state.mind.answers(*aside.before)
+    lost, gained = _compared(state, candidate, aside)
     truth, n = list(aside.labels), len(aside.labels)
-    lost = sum(a == t != b for a, b, t in zip(was, now, truth, strict=True))
-    gained = sum(a != t == b for a, b, t in zip(was, now, truth, strict=True))
     before = sum(a == t for a, t in zip(was, truth, strict=True))
     low, high = net_bounds(lost, gained, n, _CONFIDENCE)
     sentence = (

@@ -292,7 +292,7 @@ class _Run:
         return [train.CrossEntropy(smoothing=training.SMOOTHING)]
 
     def _data(self, made: Course) -> Any:
-        return training.prepared(self.session, replace(made, learned=self.samples))
+        return training.prepared(self.session, self.samples, made.rule)
 
     def _smaller(self, side: int) -> Course:
         return training.course(

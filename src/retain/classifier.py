@@ -18,7 +18,6 @@ from retain.values import (
     Budgets,
     Progress,
     Receipt,
-    Sample,
     Update,
 )
 from retain.versions import PRODUCTION, promote, rollback
@@ -200,18 +199,27 @@ class Classifier(Reader):
             GateRefused: if it would cost more than the budgets allow.
             UnknownImage, UnknownClass, UnknownEvent: if a name stands for nothing.
         """
-        chosen = _lists(images, labels, events)
+        chosen = unlearning.lists(images, labels, events)
         return unlearning.forget(self._session, *chosen, force=force, dry_run=dry_run)
 
-    def forget_preview(
-        self,
-        images: Sequence[str] | str = (),
-        labels: Sequence[str] | str = (),
-        events: Sequence[int] | int = (),
-    ) -> list[Sample]:
-        """The pictures that `forget` would forget, sorted by hash; changes nothing."""
-        with self._session.store.reading():
-            return unlearning.selected(self._session, *_lists(images, labels, events))
+    def purge(self, *, force: bool = False, dry_run: bool = False) -> Receipt:
+        """Erase the extractors that were trained with pictures forgotten since, for good.
+
+        It is the last step of forgetting where an extractor has learned: after `forget`, and an
+        `adapt` whose training has not seen the pictures, the receipt's level is ``"rebuilt"``. The
+        versions that such an extractor answered are answered by the one before it, as if that
+        `adapt` had never been. Cannot be undone.
+
+        Args:
+            force: purge even if an alias stands for such a version.
+            dry_run: only say what would go.
+
+        Raises:
+            BadOption: if the extractor in force is one of them, or an alias stands for a version
+                of one.
+            Locked: if another process adapts.
+        """
+        return unlearning.purge(self._session, force=force, dry_run=dry_run)
 
     def undo(
         self, event: int | None = None, *, force: bool = False, dry_run: bool = False
@@ -241,16 +249,19 @@ class Classifier(Reader):
         size: int | None = None,
         held_out: float = 0.1,
         module: Any = None,
+        method: Any = None,
+        memory: Any = None,
         force: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> Update:
         """Let the extractor itself learn from the remembered pictures, and use it if that pays.
 
-        It begins with the network that the classifier was made with. The classifier answers and
-        learns as before while this runs; at the end all pictures are seen anew, and the gate judges
-        by those that were held out. Killed and called again, it goes on where it was. Needs the
-        extra ``train``.
+        It begins with the network that the classifier was made with; with a `method`, with that of
+        the extractor in force, and learns what is new since that was trained. The classifier
+        answers and learns as before while this runs; at the end all pictures are seen anew, and the
+        gate judges by those that were held out. Killed and called again, it goes on where it was.
+        Needs the extra ``train``.
 
         Args:
             plan: which layers learn: a name in `retain.train.PRESETS` or a `retain.train.Plan`;
@@ -259,6 +270,10 @@ class Classifier(Reader):
             size: of the pictures in pixels, where it is to be another than now.
             held_out: the share of every class that judges and is not learned from.
             module: for a network of a class of your own, one of it.
+            method: a class-incremental one, by its name in `retain.train.methods` or made by
+                ``make(name, option=…)``; by default none, and all that is remembered is learned.
+            memory: how many exemplars it may have and how they are chosen, a
+                `retain.train.Memory`; by default 2,000 by herding.
             force: use it even if the gate refuses.
             dry_run: train, and only say what would happen.
             progress: called as ``progress(done, total)``, first in pictures of the training.
@@ -271,7 +286,14 @@ class Classifier(Reader):
             MissingExtra: if PyTorch is not installed.
         """
         made = training.course(
-            self._session, plan=plan, recipe=recipe, size=size, held_out=held_out, module=module
+            self._session,
+            plan=plan,
+            recipe=recipe,
+            size=size,
+            held_out=held_out,
+            module=module,
+            method=method,
+            memory=memory,
         )
         return training.adapt(self._session, made, force=force, dry_run=dry_run, progress=progress)
 
@@ -307,7 +329,7 @@ class Classifier(Reader):
         Raises:
             UnknownImage, UnknownClass: if a name stands for nothing.
         """
-        pictures, classes, _ = _lists(images, labels, ())
+        pictures, classes, _ = unlearning.lists(images, labels, ())
         return rules.protect(self._session, pictures, classes, off=off)
 
     def rename(self, old: str, new: str) -> Update:
@@ -371,13 +393,3 @@ class Classifier(Reader):
             CannotUndo: if it has stood for one version only.
         """
         return rollback(self._session, alias, force=force, dry_run=dry_run)
-
-
-def _lists(
-    images: Sequence[str] | str, labels: Sequence[str] | str, events: Sequence[int] | int
-) -> tuple[list[str], list[str], list[int]]:
-    return (
-        [images] if isinstance(images, str) else list(images),
-        [labels] if isinstance(labels, str) else list(labels),
-        [events] if isinstance(events, int) else list(events),
-    )

@@ -76,7 +76,15 @@ def create(
         memory=memory,
         options=options.to_dict(),
     )
-    return Classifier(Session(Store.create(Path(path), manifest, eyes.files())))
+    return Classifier(Session(Store.create(Path(path), manifest, _with_weights(eyes, extractor))))
+
+
+def _with_weights(eyes: Extractor, given: str | Path) -> dict[str, bytes | Path]:
+    """The files of an extractor; with the network's tensors, so that it can be adapted."""
+    from retain.train import FILE
+
+    beside = Path(given) / FILE
+    return {**eyes.files(), **({FILE: beside} if beside.is_file() else {})}
 
 
 def adopt(

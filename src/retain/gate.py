@@ -21,7 +21,7 @@ from retain.jury import Judged
 from retain.pairing import Pairs
 from retain.values import Budgets, Check, Sample, Suspect, Verdict
 
-__all__ = ["Lesson", "judge", "watch"]
+__all__ = ["Lesson", "judge", "paired", "watch"]
 
 _CONFIDENCE = 0.95
 _FEWEST = 5
@@ -89,6 +89,22 @@ def judge(
         judged=len(judges),
         left_out=len(old.losses.keys() & new.losses.keys() - set(changed)),
     )
+
+
+def paired(
+    pairs: Pairs, said: tuple[Judged, Judged], changed: Collection[str] = ()
+) -> tuple[int, int, int]:
+    """How many judges are answered right no more, how many now are, and how many judge.
+
+    Args:
+        pairs: the state as it is, and as it would be.
+        said: what the pictures that can be left out are answered by either (`jury.judged`).
+        changed: pictures that are not among the judges.
+    """
+    judges, moved = _judges(pairs, *said, changed, {})
+    lost = sum(flip.before == flip.sample.label != flip.after for flip in moved)
+    gained = sum(flip.before != flip.sample.label == flip.after for flip in moved)
+    return lost, gained, len(judges)
 
 
 def _judges(

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from retain import advising, audit, explaining, handing, suggesting, training, views
+from retain import advising, audit, explaining, handing, suggesting, training, unlearning, views
 from retain import versions as history
 from retain.advice import Advice
 from retain.answers import answer, report
@@ -316,16 +316,7 @@ class Reader:
     ) -> tuple[Any, ...]:
         """The layers of the network from the input to the head, and what `adapt` would do to each.
 
-        Args:
-            plan: as `adapt` takes it.
-            size: likewise.
-            module: likewise.
-
-        Returns:
-            One `retain.train.plan.Row` for each.
-
-        Raises:
-            BadOption, MissingExtra: as `adapt`.
+        It takes, and raises, what `adapt` does; a `retain.train.plan.Row` for each.
         """
         made = training.course(self._session, plan=plan, size=size, module=module)
         return made.plan.describe(made.model)
@@ -359,6 +350,16 @@ class Reader:
             self._session, budget=budget, folder=folder, module=module, progress=progress
         )
 
+    def forget_preview(
+        self,
+        images: Sequence[str] | str = (),
+        labels: Sequence[str] | str = (),
+        events: Sequence[int] | int = (),
+    ) -> list[Sample]:
+        """The pictures that `forget` would forget, sorted by hash; changes nothing."""
+        with self._session.store.reading():
+            return unlearning.selected(self._session, *unlearning.lists(images, labels, events))
+
     def status(self) -> Status:
         """The classifier in a few numbers."""
         return views.status(self._session)
@@ -374,8 +375,7 @@ class Reader:
 
     def _nothing_learned(self) -> NothingLearned:
         return NothingLearned(
-            f"{self.path} has learned nothing yet, so there is nothing to predict; "
-            f"teach it first: retain learn {self.path} FOLDER"
+            f"{self.path} has learned nothing yet; teach it first: retain learn {self.path} FOLDER"
         )
 
     def _looked(

@@ -15,6 +15,7 @@ _NAMED = 5
 # What else can be done, by what was refused and by verb, besides forcing it and other budgets.
 _BY_CHECK = {
     "protected": "lift the protection with retain protect --off",
+    "evidence": "let more pictures judge with --held-out 0.3 (held_out=0.3), or learn more first",
     "labels": "leave out or relabel the pictures in doubt",
     "new class": "give the new class more pictures",
     "correction": "let the picture answer for its own neighbourhood only with --exception",

@@ -3,11 +3,13 @@
 A network is trained on a snapshot while the classifier goes on answering and learning; then it
 takes the extractor's place by `adapting.replace`, if the gate agrees. A part of every class is held
 out of the training, and these pictures alone judge: those that a network was trained with speak for
-it anyhow. Nothing is distilled and no feature is carried over, for all pictures are seen anew.
+it anyhow. No feature is carried over, for all pictures are seen anew.
 
-Every training begins with the network that the classifier was made with, not with what an earlier
-one left: so only the pictures that are remembered now have a part in it, the result does not depend
-on what was trained before, and training again is what erases a forgotten picture from an extractor.
+A training begins with the network that the classifier was made with, not with what an earlier one
+left: so only the pictures that are remembered now have a part in it, the result does not depend on
+what was trained before, and training again is what erases a forgotten picture from an extractor.
+By a class-incremental method, if one is asked for, the network in force goes on instead, by what
+was learned since: see `incremental`.
 """
 
 from __future__ import annotations
@@ -23,12 +25,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from retain import carried, incremental
+from retain.adapting import refuse_kind
 from retain.adapting import replace as put_in_place
 from retain.algebra import REFERENCE
 from retain.errors import BadOption
 from retain.handing import kept
 from retain.session import Session
-from retain.store import eras
+from retain.store import Era, eras
 from retain.store.start import Layer
 from retain.values import Progress, Sample, Update
 from retain.vision import OnnxExtractor
@@ -38,7 +42,9 @@ from retain.vision.images import decode
 from retain.vision.preprocess import Preprocess, prepare
 
 if TYPE_CHECKING:
+    from retain.train.data import Data
     from retain.train.growing import Growing
+    from retain.train.lessons import Memory, Method
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
@@ -49,6 +55,8 @@ _IN_MEMORY: Final = 3 << 30
 
 # Label smoothing (Szegedy 2016, §7).
 SMOOTHING: Final = 0.1
+
+_ADAPTED: Final = ", adapted"
 
 # Classes of fewer pictures hold none out.
 _ENOUGH: Final = 5
@@ -66,6 +74,9 @@ class Course:
         power: of the features, as in `OnnxExtractor`.
         learned: the pictures to learn from.
         held_out: those that will judge.
+        era: the extractor whose network it begins with.
+        event: the last one that was taken into account.
+        lesson: of a class-incremental method, if it is one.
         notes: what a person should know.
     """
 
@@ -76,13 +87,18 @@ class Course:
     power: float
     learned: tuple[Sample, ...]
     held_out: tuple[Sample, ...]
-    notes: tuple[str, ...]
+    era: Era
+    event: int
+    lesson: incremental.Next | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
         """What decides the result; names the folder of the training."""
         rows = [(sample.image, sample.label) for sample in self.learned]
         text = repr((rows, self.plan, self.recipe, self.rule))
+        if self.lesson is not None:
+            text += repr((self.era.extractor, self.lesson.key))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -94,6 +110,8 @@ def course(
     size: int | None = None,
     held_out: float = 0.1,
     module: Any = None,
+    method: Method | str | None = None,
+    memory: Memory | None = None,
 ) -> Course:
     """What would be trained on what, and how.
 
@@ -104,11 +122,7 @@ def course(
     """
     from retain import train
 
-    if session.store.manifest.memory != "images":
-        raise BadOption(
-            "this classifier keeps features and no pictures (memory 'features'), so there is "
-            "nothing to train with; make one that keeps pictures (retain init NAME --memory images)"
-        )
+    refuse_kind(session)
     if not 0 <= held_out < 1:
         raise BadOption(f"held_out is {held_out}; give a share from 0 up to 1")
     # Statistics of a batch of few pictures are worse than those that the network came with.
@@ -119,40 +133,43 @@ def course(
     )
     own = recipe or train.transfer()
     store = session.store
-    era = eras.founding(store.manifest)
+    era = eras.founding(store.manifest) if method is None else store.era
     extractor = session.eyes_of(era).extractor
-    if not isinstance(extractor, OnnxExtractor):
-        raise BadOption(
-            "this classifier takes vectors, so there is no extractor of its own to adapt; adapt "
-            "whatever made the vectors, and teach them to a new classifier"
-        )
-    samples = [sample for sample in session.state.samples if sample.label != REFERENCE]
+    assert isinstance(extractor, OnnxExtractor)
+    state = session.state
+    samples = [sample for sample in state.samples if sample.label != REFERENCE]
     classes = tuple(sorted({sample.label for sample in samples}))
     start = session.start
     if start is not None:
         missing = sorted(set(start.classes) - set(classes))
-        if missing:
+        if missing and method is None:
             raise BadOption(
                 f"nothing labelled is remembered of {len(missing)} of the {len(start.classes)} "
                 f"adopted classes ({', '.join(map(repr, missing[:3]))}…), and a network trained "
-                f"without them would lose them; learn some pictures of each first"
+                f"without them would lose them; learn some pictures of each first, or adapt by a "
+                f"method that distils (retain adapt NAME --method lwf)"
             )
     if len(classes) < 2:
         raise BadOption(
             f"only {len(classes)} class is remembered, and training needs two to tell apart; learn "
             f"another"
         )
-    rule, notes = extractor.rule, list[str]()
+    rule, notes = extractor.rule, tuple[str, ...]()
     network, head = train.rebuilt_network(kept(store.folder(era), extractor), module)
     if size is not None:
-        network, more = train.resized(network, (size, size), (rule.height, rule.width))
-        notes += more
+        network, notes = train.resized(network, (size, size), (rule.height, rule.width))
         share = rule.shorter / max(rule.height, rule.width)
         rule = replace(
             rule, height=size, width=size, shorter=round(share * size) if rule.shorter else 0
         )
-    begun = tuple(start.classes) if start is not None else ()
-    model = train.growing(network, begun, head=head).grown(classes, own.seed)
+    lesson = None
+    if method is not None:
+        lesson = incremental.begin(session, samples, (network, head), method, memory)
+        samples = list(lesson.fresh)
+        model = lesson.taught.model.grown([sample.label for sample in samples], own.seed)
+    else:
+        begun = tuple(start.classes) if start is not None else ()
+        model = train.growing(network, begun, head=head).grown(classes, own.seed)
     chosen.describe(model)  # what does not fit the network is said before anything is prepared
     learned, aside = _parted(samples, held_out, own.seed)
     views = train.Views(
@@ -167,7 +184,10 @@ def course(
         extractor.power,
         learned,
         aside,
-        tuple(notes),
+        era,
+        state.mind.event,
+        lesson,
+        (*notes, *(lesson.notes if lesson is not None else ())),
     )
 
 
@@ -193,35 +213,66 @@ def adapt(
     from retain import train
 
     started, store = time.perf_counter(), session.store
-    with store.adapting():
-        folder = store.training(course.key)
-        fitted = train.fit(
-            course.model,
-            prepared(session, course),
-            course.recipe,
-            plan=course.plan,
-            terms=[train.CrossEntropy(smoothing=SMOOTHING)],
-            folder=folder,
-            progress=progress,
-        )
-    files, layer = _files(session, course, fitted.model)
     trained = {sample.image for sample in course.learned}
-    last = fitted.history[-1]
+    exemplars: tuple[str, ...] = ()
+    told: dict[str, Any] = {}
+    with store.adapting():
+        folder, lesson = store.training(course.key), course.lesson
+        if lesson is None:
+            fitted = train.fit(
+                course.model,
+                prepared(session, course.learned, course.rule),
+                course.recipe,
+                plan=course.plan,
+                terms=[train.CrossEntropy(smoothing=SMOOTHING)],
+                folder=folder,
+                progress=progress,
+            )
+            model, history = fitted.model, fitted.history
+            beside = carried.packed(model)
+        else:
+            result = incremental.run(
+                lesson,
+                course.learned,
+                course.recipe,
+                course.plan,
+                lambda samples: prepared(session, samples, course.rule),
+                folder=folder,
+                progress=progress,
+            )
+            taught, exemplars = result.taught, result.kept
+            model, history = taught.model, sum(taught.histories.values(), ())
+            trained |= lesson.seen
+            beside = carried.packed(
+                model, lesson.method, lesson.memory, taught.carried, taught.lessons
+            )
+            told = {
+                "method": lesson.name,
+                "lesson": taught.lessons,
+                "exemplars": result.rehearsed,
+                "kept": len(exemplars),
+            }
+    files, layer = _files(session, course, model)
+    files = {**files, carried.file_of(beside): beside}
     detail = {
+        **told,
         "plan": repr(course.plan),
-        "epochs": len(fitted.history),
+        "epochs": len(history),
         "rate": course.recipe.rate,
         "pictures": len(course.learned),
         "held_out": len(course.held_out),
-        "seconds": round(sum(each.seconds for each in fitted.history), 1),
-        "loss": round(last.loss, 4),
+        "seconds": round(sum(each.seconds for each in history), 1),
+        "loss": round(history[-1].loss, 4) if history else 0.0,
         "seed": course.recipe.seed,
+        "through": course.event,
+        "lessons": carried.file_of(beside),
     }
     update = put_in_place(
         session,
         files,
         detail=detail,
         trained=trained,
+        exemplars=exemplars,
         start=layer,
         force=force,
         dry_run=dry_run,
@@ -229,7 +280,19 @@ def adapt(
     )
     if update.event is not None:
         store.end_training()
-    return replace(update, seconds=time.perf_counter() - started)
+    summary = _summary(course, told) + update.summary
+    return replace(update, summary=summary, seconds=time.perf_counter() - started)
+
+
+def _summary(course: Course, told: Mapping[str, Any]) -> str:
+    notes = "".join(f" ({note})" for note in course.notes)
+    if course.lesson is None:
+        return f"{notes.strip()} " if notes else ""
+    classes, before = len(course.model.classes), len(course.lesson.taught.model.classes)
+    return (
+        f"lesson {told['lesson']} by {told['method']}{notes}: {len(course.learned):,} pictures are "
+        f"new, {classes - before:,} of {classes:,} classes too, {told['exemplars']:,} exemplars; "
+    )
 
 
 # -- pictures ----------------------------------------------------------------------------------
@@ -281,18 +344,20 @@ class _Remembered:
         return prepare(decode(data, shorter=self._rule.needs), self._rule)
 
 
-def prepared(session: Session, course: Course) -> Any:
-    """The pictures that a course learns from, a `retain.train.Data`."""
+def prepared(session: Session, samples: Sequence[Sample], rule: Preprocess) -> Data:
+    """Pictures as training sees them, with their labels."""
     import torch
 
-    from retain import train
+    from retain.train.data import Data, nothing
 
-    images = [sample.image for sample in course.learned]
-    labels = tuple(sample.label for sample in course.learned)
-    source: Any = _Remembered(session, images, course.rule)
-    if len(images) * course.rule.height * course.rule.width * course.rule.channels <= _IN_MEMORY:
+    if not samples:
+        return nothing()
+    images = [sample.image for sample in samples]
+    labels = tuple(sample.label for sample in samples)
+    source: Any = _Remembered(session, images, rule)
+    if len(images) * rule.height * rule.width * rule.channels <= _IN_MEMORY:
         source = source[torch.arange(len(images))]
-    return train.Data(source, labels)
+    return Data(source, labels)
 
 
 # -- the extractor that came out ---------------------------------------------------------------
@@ -304,22 +369,21 @@ def _files(
     """What the new extractor consists of, and the adopted layer that goes with it."""
     from retain import train
 
-    plain, rule = model.plain(), course.rule
+    plain, rule = carried.linear(model), course.rule
     exported = train.export_module(plain, (rule.height, rule.width), channels=rule.channels)
-    era = eras.founding(session.store.manifest)
-    founding = session.eyes_of(era).extractor
-    assert isinstance(founding, OnnxExtractor)
+    before = session.eyes_of(course.era).extractor
+    assert isinstance(before, OnnxExtractor)
     with TemporaryDirectory() as folder:
         graph = Path(folder) / "adapted.onnx"
         graph.write_bytes(exported.onnx)
         found = adopted_from(graph, labels=list(model.classes), rule=rule)
-    theirs = kept(session.store.folder(era), founding)
+    theirs = kept(session.store.folder(course.era), before)
     files: dict[str, bytes | Path] = {
         **found.files,
         train.FILE: train.kept_again(theirs, plain, len(model.classes)),
     }
     description = json.loads(bytes(found.files[DESCRIPTION]))
-    description["name"] = f"{founding.name}, adapted"
+    description["name"] = f"{before.name.removesuffix(_ADAPTED)}{_ADAPTED}"
     if course.power != 1.0:
         description["power"] = course.power
     files[DESCRIPTION] = (json.dumps(description, indent=2) + "\n").encode()

@@ -1,4 +1,4 @@
-"""`forget`, `undo`, `rename`, `merge`: how pictures go, and how events are taken back."""
+"""`forget`, `purge`, `undo`, `rename`, `merge`: how pictures go, and events are taken back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from retain.caches import State
-from retain.errors import BadLabel, InputError, UnknownClass
+from retain.errors import BadLabel, BadOption, InputError, UnknownClass
 from retain.intake import checked_label, named
 from retain.pairing import differences
 from retain.projection import born, restated
@@ -15,7 +15,18 @@ from retain.session import Session
 from retain.store import Plan
 from retain.values import Receipt, Sample, Update
 
-__all__ = ["forget", "merge", "rename", "selected", "undo"]
+__all__ = ["forget", "lists", "merge", "purge", "rename", "selected", "undo"]
+
+
+def lists(
+    images: Sequence[str] | str, labels: Sequence[str] | str, events: Sequence[int] | int
+) -> tuple[list[str], list[str], list[int]]:
+    """Pictures, classes and events, each named by one or by many."""
+    return (
+        [images] if isinstance(images, str) else list(images),
+        [labels] if isinstance(labels, str) else list(labels),
+        [events] if isinstance(events, int) else list(events),
+    )
 
 
 def selected(
@@ -114,8 +125,88 @@ def _pending(trained: Mapping[int, int]) -> str:
     told = " and ".join(f"that of event {event} with {n} of them" for event, n in trained.items())
     return (
         f"; extractors that are still kept were trained with them, {told}: to train one without, "
-        f"retain adapt"
+        f"retain adapt, and to erase these, retain purge"
     )
+
+
+def purge(session: Session, *, force: bool, dry_run: bool) -> Receipt:
+    """See `Classifier.purge`."""
+    started, store = time.perf_counter(), session.store
+    with store.adapting(), session.writing("purge", dry_run=dry_run):
+        debts = store.owed()
+        now, others = store.era, store.every_era()
+        tainted = {era.extractor for era in others if era.number in debts}
+        gone = [era for era in others if era.number and era.extractor in tainted]
+        if now.number in {era.number for era in gone}:
+            raise BadOption(
+                f"the extractor in force, of event {now.number}, was itself trained with "
+                f"{_pictures(debts[now.number])} forgotten since: train one without first (retain "
+                f"adapt), or go back to the one before (retain undo), and purge then"
+            )
+        versions = _versions_of(session, [era.number for era in gone])
+        aliases = sorted(name for name, at in store.rules().aliases.items() if at in versions)
+        if aliases and not (force or dry_run):
+            raise BadOption(
+                f"{' and '.join(aliases)} {'is' if len(aliases) == 1 else 'are'} answered by an "
+                f"extractor that would go; let it stand for another version first (retain "
+                f"promote), or purge with --force (force=True) and let it be answered by the "
+                f"extractor before"
+            )
+        event, erased = None, 0
+        if gone and not dry_run:
+            known = {image for era in gone for image in store.known(era)}
+            for era in others:
+                # Those before them answer their versions, so they must have seen the pictures.
+                if era not in gone and era.number < gone[-1].number:
+                    session.fill(era, known)
+            store.clear_caches()
+            event, erased = store.purge([era.number for era in gone])
+    count = sum(debts.values())
+    return Receipt(
+        event=event,
+        images=count,
+        labels=(),
+        gone_classes=(),
+        level="none" if event is None else "rebuilt",
+        bytes_erased=erased,
+        digest=session.state.statistics.digest,
+        summary=_purged([era.number for era in gone], versions, aliases, count, done=bool(event)),
+        seconds=time.perf_counter() - started,
+        pending=tuple(era.number for era in gone) if event is None else (),
+    )
+
+
+def _versions_of(session: Session, eras: Sequence[int]) -> list[int]:
+    """The versions that the extractors of these `adapt` events answer."""
+    events = [each.event for each in session.store.events()]
+    since = [number for number in events if eras and number >= min(eras)]
+    return [number for number in since if session.store.preview(at=number).era.number in eras]
+
+
+def _purged(
+    eras: Sequence[int],
+    versions: Sequence[int],
+    aliases: Sequence[str],
+    count: int,
+    *,
+    done: bool,
+) -> str:
+    if not eras:
+        return "no extractor was trained with a picture that is forgotten: nothing to purge"
+    which = f"of event {', '.join(map(str, eras))}, trained with {_pictures(count)} forgotten since"
+    many = "extractors" if len(eras) > 1 else "extractor"
+    told = f"{'purged' if done else 'would purge'} the {many} {which}"
+    if versions:
+        rows = ", ".join(map(str, versions))
+        names = f" ({', '.join(aliases)})" if aliases else ""
+        plural = "s" if len(versions) > 1 else ""
+        verb = "is" if done else "would be"
+        told += f"; version{plural} {rows}{names} {verb} answered by the extractor before"
+    return told
+
+
+def _pictures(count: int) -> str:
+    return "1 picture that is" if count == 1 else f"{count} pictures that are"
 
 
 def undo(session: Session, event: int | None, *, force: bool, dry_run: bool) -> Update:

@@ -275,8 +275,9 @@ class Receipt:
     `level` is ``"exact"``: the head and the statistics are bit for bit those of a classifier
     that never saw the pictures, and neither their bytes nor their features are on disk. It is
     ``"pending"`` where that is so but extractors were trained with some of them: `pending` are the
-    `adapt` events that these came with. It is ``"none"``, and `event` None, where nothing was
-    forgotten, since it was only asked what would happen.
+    `adapt` events that these came with. It is ``"rebuilt"`` where `purge` erased such extractors
+    and another was trained without. It is ``"none"``, and `event` None, where nothing was
+    forgotten, since it was only asked what would happen, or there was nothing to do.
     """
 
     event: int | None

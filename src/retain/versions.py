@@ -37,7 +37,7 @@ __all__ = [
 PRODUCTION = "production"
 
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
-_UNCHANGING = frozenset({"gate", "protect", "promote"})
+_UNCHANGING = frozenset({"gate", "protect", "promote", "purge"})
 
 
 def number_of(session: Session, version: int | str | None) -> int:

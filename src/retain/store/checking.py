@@ -83,7 +83,7 @@ def _lineage(connection: Connection, entries: Sequence[Entry], kept: Collection[
         gone = "1 picture that is" if count == 1 else f"{count} pictures that are"
         notes.append(
             f"the extractor of event {event} was trained with {gone} forgotten since; to train one "
-            f"without: retain adapt"
+            f"without: retain adapt, then retain purge"
         )
     begun = {row[0] for row in connection.exec_driver_sql("SELECT fingerprint FROM extractors")}
     if begun - set(kept):

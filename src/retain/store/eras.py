@@ -1,7 +1,8 @@
 """Extractors: the one a classifier was made with, and those that took its place since.
 
 Each has a folder ``extractors/<fingerprint>/``, whole on disk before any event names it. A folder
-that no event names was left by a process that was killed, and goes when somebody writes next.
+that no event names was left by a process that was killed, or holds an extractor that was purged; it
+goes when somebody writes next.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from retain.errors import BadOption, Damaged
-from retain.store import reading, start
+from retain.store import journal, reading, start
 from retain.store.journal import Entry, Era
 from retain.store.manifest import Manifest, sync_folder, write_whole
 
@@ -74,13 +75,13 @@ def of(connection: Connection, manifest: Manifest, entry: Entry | None) -> Era:
 
 def every(connection: Connection, manifest: Manifest, entries: Sequence[Entry]) -> list[Era]:
     """All eras that the journal tells of, also those taken back, oldest first."""
-    found = [of(connection, manifest, each) for each in entries if each.kind == "adapt"]
+    found = [of(connection, manifest, each) for each in journal.adapts(entries)]
     return [founding(manifest), *found]
 
 
 def named(manifest: Manifest, entries: Iterable[Entry]) -> set[str]:
     """The extractors that a classifier has: its first, and those of all its `adapt` events."""
-    told = (each.detail.get("extractor") for each in entries if each.kind == "adapt")
+    told = (each.detail.get("extractor") for each in journal.adapts(entries))
     return {manifest.extractor, *(each for each in told if isinstance(each, str))}
 
 
@@ -136,7 +137,22 @@ def stray(path: Path, kept: Collection[str]) -> list[Path]:
     return sorted(found)
 
 
-def sweep(path: Path, kept: Collection[str]) -> None:
-    """Remove what `stray` finds; to be done by the one who may write."""
+def sweep(path: Path, kept: Collection[str]) -> int:
+    """Overwrite and remove what `stray` finds; to be done by the one who may write.
+
+    Weights know the pictures that they were trained with. Returns how many bytes there were.
+    """
+    erased = 0
     for folder in stray(path, kept):
+        # The files one is known by go last: half of an extractor is never taken for a whole one.
+        for file in sorted(folder.iterdir(), reverse=True):
+            with suppress(OSError):
+                size = file.stat().st_size
+                with file.open("r+b") as opened:
+                    opened.write(bytes(size))
+                    opened.flush()
+                    os.fsync(opened.fileno())
+                file.unlink()
+                erased += size
         shutil.rmtree(folder, ignore_errors=True)
+    return erased

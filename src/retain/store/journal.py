@@ -5,9 +5,10 @@ An event asserts labels of pictures (`learn`, `correct`), maps one label to anot
 `reference` takes pictures in without a label, `protect` marks pictures and classes that must never
 get worse, `gate` sets the budgets that changes are held to, and `promote` lets an alias stand for
 the state right after some event. `adapt` puts another extractor in the place of the one before;
-what follows, until the next that is active, is its era. An event that an active `undo` names is not
-active; an undo may itself be taken back. Membership is what the active events say, in order; the
-last word on a picture counts. Forgotten pictures have no rows left, so a replay cannot meet them.
+what follows, until the next that is active, is its era; after a `purge` some are as if they had
+never been. An event that an active `undo` names is not active; an undo may itself be taken back.
+Membership is what the active events say, in order; the last word on a picture counts. Forgotten
+pictures have no rows left, so a replay cannot meet them.
 
 A *lesson* is an active `learn` or `reference` that still says something, or a `correct` that leaves
 the membership a quarter larger than the lesson before it did. What was a member, and as what, right
@@ -18,7 +19,7 @@ name there too.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ __all__ = [
     "Replay",
     "Rules",
     "active",
+    "adapts",
     "era",
     "followed",
     "owed",
@@ -185,19 +187,26 @@ def replay(entries: Sequence[Entry], said: Said, without: Collection[int] = ()) 
 def era(entries: Sequence[Entry]) -> Entry | None:
     """The `adapt` whose extractor is in force after `entries`; None where it is the first one."""
     undone = active(entries)
-    left = (each for each in reversed(entries) if each.kind == "adapt" and each.id not in undone)
+    left = (each for each in reversed(adapts(entries)) if each.id not in undone)
     return next(left, None)
+
+
+def adapts(entries: Iterable[Entry]) -> list[Entry]:
+    """The `adapt` events whose extractor is still kept, also those taken back, oldest first."""
+    return [each for each in entries if each.kind == "adapt" and not each.detail.get("purged")]
 
 
 def owed(entries: Sequence[Entry]) -> dict[int, int]:
     """Event of an `adapt` → how many pictures its extractor was trained with and are forgotten."""
     found: dict[int, int] = {}
+    kept = {entry.id for entry in adapts(entries)}
     for entry in entries:
         debts = entry.detail.get("trained", {}) if entry.kind == "forget" else {}
         if entry.kind == "adapt" and entry.detail.get("forgotten"):
             debts = {entry.id: entry.detail["forgotten"]}
         for event, count in debts.items():
-            found[int(event)] = found.get(int(event), 0) + int(count)
+            if int(event) in kept:
+                found[int(event)] = found.get(int(event), 0) + int(count)
     return found
 
 
@@ -240,7 +249,8 @@ def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
     """
     undone = active(entries)
     if target is None:
-        left = [e for e in entries if e.id not in undone and e.kind != "undo"]
+        left = [e for e in entries if e.id not in undone and e.kind not in ("undo", "purge")]
+        left = [e for e in left if not e.detail.get("purged")]
         if not left:
             raise CannotUndo("there is nothing to undo")
         found = left[-1]
@@ -256,6 +266,13 @@ def undoable(entries: Sequence[Entry], said: Said, target: int | None) -> Entry:
         found = by_id[target]
     if found.kind == "forget":
         raise CannotUndo(f"event {found.id} forgot pictures, and forgetting is for good")
+    if found.kind == "purge":
+        raise CannotUndo(f"event {found.id} purged extractors, and that is for good")
+    if found.kind == "adapt" and found.detail.get("purged"):
+        raise CannotUndo(
+            f"the extractor of event {found.id} was purged by event {found.detail['purged']}, so "
+            f"it is as if it had never been"
+        )
     if found.id in undone:
         by = undone[found.id]
         raise CannotUndo(
@@ -336,9 +353,14 @@ def described(
     elif entry.kind == "adapt":
         how = f" by {entry.detail['method']}" if entry.detail.get("method") else ""
         summary = f"put another extractor in place{how}"
-        if debt:
+        if entry.detail.get("purged"):
+            summary += f", purged by event {entry.detail['purged']}"
+        elif debt:
             gone = "picture that is" if debt == 1 else "pictures that are"
             summary += f", trained with {debt} {gone} forgotten since"
+    elif entry.kind == "purge":
+        many = [int(each) for each in entry.detail["adapts"]]
+        summary = f"purged the extractor{'s' * (len(many) > 1)} of event {_listed(many)}"
     elif entry.kind == "promote":
         summary = f"{entry.detail['alias']} is version {entry.detail['version']} now"
     else:

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import stat
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -237,7 +237,13 @@ def _extractors(folder: Path, manifest: Manifest, copy: Path) -> set[str]:
     """Those that the journal names, also in events that were taken back."""
     with translated(folder), understood(folder), closing(sqlite3.connect(copy)) as journal:
         rows = journal.execute("SELECT detail FROM events WHERE kind = 'adapt'").fetchall()
-        return {manifest.extractor, *(json.loads(detail)["extractor"] for (detail,) in rows)}
+        return {manifest.extractor, *_named(rows)}
+
+
+def _named(rows: Sequence[tuple[str]]) -> set[str]:
+    """The extractors of `adapt` events, by their details, but those that were purged."""
+    told = [json.loads(detail) for (detail,) in rows]
+    return {each["extractor"] for each in told if not each.get("purged")}
 
 
 def _extractor_files(folder: Path, extractors: Collection[str]) -> Iterator[Path]:
@@ -313,7 +319,7 @@ def _drop_pending(journal: sqlite3.Connection) -> None:
     if any(table == "later_features" for (table,) in tables):
         # What was computed for an extractor that no event names yet.
         told = journal.execute("SELECT detail FROM events WHERE kind = 'adapt'").fetchall()
-        named = {json.loads(detail)["extractor"] for (detail,) in told}
+        named = _named(told)
         rows = journal.execute("SELECT id, fingerprint FROM extractors").fetchall()
         for number in [(number,) for number, fingerprint in rows if fingerprint not in named]:
             journal.execute("DELETE FROM later_features WHERE extractor = ?", number)

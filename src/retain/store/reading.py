@@ -33,6 +33,7 @@ __all__ = [
     "plan",
     "said",
     "samples",
+    "seen",
     "to_bytes",
     "to_name",
     "trained",
@@ -72,7 +73,7 @@ _TABLES = {
 
 def adapted_since(connection: Connection, event: int, *, undone: bool) -> bool:
     """Whether there is an `adapt` after an event; or, with `undone`, anything that ends one."""
-    kinds = "('adapt', 'undo')" if undone else "('adapt')"
+    kinds = "('adapt', 'undo', 'purge')" if undone else "('adapt')"
     found = connection.exec_driver_sql(
         f"SELECT 1 FROM events WHERE id > ? AND kind IN {kinds} LIMIT 1",  # noqa: S608 one of two
         (event,),
@@ -129,6 +130,15 @@ def trained(connection: Connection, images: Sequence[str]) -> dict[int, int]:
         for event, count in rows:
             found[event] = found.get(event, 0) + count
     return dict(sorted(found.items()))
+
+
+def seen(connection: Connection, event: int) -> dict[str, int | None]:
+    """The pictures that the extractor of an `adapt` was trained with, and their `place`."""
+    rows = connection.exec_driver_sql(
+        "SELECT i.hash, t.place FROM trained t JOIN images i ON i.id = t.image WHERE t.event = ?",
+        (event,),
+    )
+    return {to_name(digest): place for digest, place in rows}
 
 
 def tuning(connection: Connection, key: str) -> dict[str, Any] | None:

@@ -178,6 +178,25 @@ class Records:
                 return {}
             return reading.trained(connection, images)
 
+    def seen(self, event: int) -> tuple[frozenset[str], tuple[str, ...]]:
+        """What the extractor of an `adapt` was trained with, as far as it is still kept.
+
+        Returns:
+            The pictures, and those of them that its method keeps as exemplars, in its order.
+        """
+        with self._transaction() as connection:
+            if len(self._eras(connection)[1]) < 2:
+                return frozenset(), ()
+            found = reading.seen(connection, event)
+        placed = sorted((place, image) for image, place in found.items() if place is not None)
+        return frozenset(found), tuple(image for _, image in placed)
+
+    def detail(self, event: int) -> Mapping[str, Any]:
+        """What an event says besides pictures; empty where there is no such event."""
+        with self._transaction() as connection:
+            told = (each for each in reading.entries(connection) if each.id == event)
+            return next((each.detail for each in told), {})
+
     def unknown(self, images: Collection[str]) -> int:
         """How many of these pictures are not kept: forgotten, or never learned."""
         with self._transaction() as connection:

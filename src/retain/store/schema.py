@@ -7,7 +7,8 @@ with ``staged = 1`` was read by a lesson that has not ended: no event speaks of 
 
 Since version 3 a classifier may have other extractors than the one it was made with: ``extractors``
 numbers their fingerprints, ``later_features`` holds pictures' vectors by picture and extractor, and
-``trained`` the pictures that the extractor of an ``adapt`` was trained with. What the founding
+``trained`` the pictures that the extractor of an ``adapt`` was trained with; since version 4 with
+the ``place`` of those that its method keeps as exemplars, in their order. What the founding
 extractor computed stays in ``features``, so that nothing is copied when an older database is
 brought up to date and nothing more is read where nothing was ever adapted.
 
@@ -157,7 +158,11 @@ def _eras(connection: Connection) -> None:
         connection.execute(text(statement))
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _checksums, _eras)
+def _places(connection: Connection) -> None:
+    connection.execute(text("ALTER TABLE trained ADD COLUMN place INTEGER"))
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_first, _checksums, _eras, _places)
 """Numbered from 1: each brings a database of the version before to its own."""
 
 

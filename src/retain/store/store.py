@@ -176,7 +176,13 @@ class Store(Records):
             writing.insert_features(connection, found, era.key)
 
     def adapt(
-        self, era: Era, files: eras.Files, *, detail: Mapping[str, Any], trained: Sequence[str]
+        self,
+        era: Era,
+        files: eras.Files,
+        *,
+        detail: Mapping[str, Any],
+        trained: Sequence[str],
+        exemplars: Sequence[str] = (),
     ) -> int:
         """Write the event that an era begins with; returns its number.
 
@@ -185,6 +191,7 @@ class Store(Records):
             files: its extractor's.
             detail: what a person wants to read of it.
             trained: the pictures that the extractor was trained with.
+            exemplars: those of them that its method keeps, in its order.
         """
         with translated(self.path):
             eras.install(self.path, era.extractor, files)
@@ -197,8 +204,26 @@ class Store(Records):
             number = writing.insert_event(connection, "adapt", None, {**detail, **more, **told})
             if number != era.number:
                 raise AssertionError(f"event {number} was expected to be {era.number}")
-            writing.insert_trained(connection, number, trained)
+            writing.insert_trained(connection, number, trained, exemplars)
         return number
+
+    def purge(self, events: Sequence[int]) -> tuple[int, int]:
+        """Erase the extractors of these `adapt` events, and what they computed, for good.
+
+        Each is afterwards as if it had never been. After the transaction the files are overwritten
+        and unlinked and the database is rewritten; if that is interrupted, the next `writing`
+        finishes it. Returns the event's number and the bytes erased.
+        """
+        with self._transaction(writes=True) as connection:
+            purged = [e for e in journal.adapts(reading.entries(connection)) if e.id in set(events)]
+            numbers = [entry.id for entry in purged]
+            number = writing.insert_event(connection, "purge", None, {"adapts": numbers})
+            writing.purge(connection, purged, number)
+            kept = eras.named(self.manifest, reading.entries(connection))
+            writing.drop_candidates(connection, kept)
+        erased = self._sweep_extractors()
+        self._finish_erasing()
+        return number, erased
 
     def sweep_staged(self) -> None:
         """Drop pictures that were put aside for a lesson that never ended.
@@ -285,9 +310,10 @@ class Store(Records):
         if not self.writable:
             raise ReadOnly(f"{self.path} cannot be written; make it writable, or work on a copy")
 
-    def _sweep_extractors(self) -> None:
-        """Remove folders of extractors that no event names: a killed process left them."""
-        if eras.stray(self.path, {self.manifest.extractor}):
-            with self._transaction() as connection:
-                kept = self._eras(connection)[1]
-            eras.sweep(self.path, kept)
+    def _sweep_extractors(self) -> int:
+        """Remove folders of extractors that no event names; returns how many bytes that were."""
+        if not eras.stray(self.path, {self.manifest.extractor}):
+            return 0
+        with self._transaction() as connection:
+            kept = self._eras(connection)[1]
+        return eras.sweep(self.path, kept)

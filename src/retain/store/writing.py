@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from retain.errors import AlreadyExists
 from retain.store.acting import actor
 from retain.store.failures import translated
-from retain.store.journal import Assertion, Replay
+from retain.store.journal import Assertion, Entry, Replay
 from retain.store.manifest import Manifest, sync_folder, write_whole
 from retain.store.reading import extractor_key, numbers, printable, to_bytes, to_name
 from retain.store.schema import checksum, connect, migrate
@@ -37,6 +37,7 @@ __all__ = [
     "insert_images",
     "insert_trained",
     "make",
+    "purge",
     "replace_members",
     "replace_tuning",
     "staged",
@@ -149,13 +150,41 @@ def insert_features(connection: Connection, found: Sequence[Featured], key: int)
             )
 
 
-def insert_trained(connection: Connection, number: int, images: Sequence[str]) -> None:
-    """The pictures that the extractor of an `adapt` was trained with, of those that are there."""
-    for image in sorted(set(images)):
+def insert_trained(
+    connection: Connection, number: int, images: Sequence[str], exemplars: Sequence[str] = ()
+) -> None:
+    """The pictures that the extractor of an `adapt` was trained with, of those that are there.
+
+    Args:
+        connection: of a transaction that writes.
+        number: of the event.
+        images: the pictures.
+        exemplars: those of them that its method keeps, in its order.
+    """
+    places = {image: place for place, image in enumerate(exemplars)}
+    for image in sorted({*images, *places}):
         connection.exec_driver_sql(
-            "INSERT INTO trained (event, image) SELECT ?, id FROM images WHERE hash = ?",
-            (number, to_bytes(image)),
+            "INSERT INTO trained (event, place, image) SELECT ?, ?, id FROM images WHERE hash = ?",
+            (number, places.get(image), to_bytes(image)),
         )
+
+
+def purge(connection: Connection, purged: Sequence[Entry], number: int) -> None:
+    """Each of these `adapt` events says from now on that its extractor was purged, and by whom."""
+    for entry in purged:
+        told = {
+            key: value
+            for key, value in entry.detail.items()
+            if key not in ("extractor", "dimension", "start", "forgotten")
+        }
+        connection.exec_driver_sql(
+            "UPDATE events SET detail = ? WHERE id = ?",
+            (json.dumps({**told, "purged": number}), entry.id),
+        )
+        connection.exec_driver_sql("DELETE FROM trained WHERE event = ?", (entry.id,))
+    connection.exec_driver_sql("DELETE FROM tunings")
+    # The database is to be written anew.
+    connection.exec_driver_sql("INSERT OR IGNORE INTO erasures VALUES (x'')")
 
 
 def candidate(connection: Connection, fingerprint: str, kept: Collection[str]) -> int:

@@ -36,7 +36,7 @@ from retain.train.rehearsal import Budget, Choice, kept
 from retain.train.terms import Term
 from retain.values import Progress
 
-__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "teach"]
+__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "narrowed", "teach"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
 
@@ -161,10 +161,13 @@ class Method(ABC):
         keeps: which pictures it wants back in later lessons: ``"nothing"``, ``"exemplars"`` within
             the budget, or ``"everything"``.
         head: the kind of head that its network has, see `growing`.
+        single: names of what it carries that speaks of single pictures. Where a picture may have to
+            be forgotten these are not kept, and the method does without.
     """
 
     keeps: ClassVar[Keeps] = "nothing"
     head: ClassVar[Kind] = "linear"
+    single: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def wants(self) -> Keeps:
@@ -235,6 +238,7 @@ def teach(
     recipe: Recipe,
     *,
     memory: Memory | None = None,
+    plan: Plan | None = None,
     folder: str | os.PathLike[str] | None = None,
     save_every: float = SAVE_EVERY,
     progress: Progress | None = None,
@@ -250,6 +254,7 @@ def teach(
         fresh: any number of pictures of any number of classes, new or known.
         recipe: of the training; its seed counts for all that is drawn.
         memory: for methods that keep exemplars.
+        plan: which layers may learn, where the method leaves it open; None for all.
         folder: keeps the state of the lesson, so that it goes on after a kill; one for each lesson,
             to be removed when its result is safe.
         save_every: seconds between two states that are kept.
@@ -292,7 +297,7 @@ def teach(
                 phase.start or model,
                 phase.data,
                 replace(own, seed=_derived(recipe.seed, taught.lessons, phase.name)),
-                plan=phase.plan,
+                plan=phase.plan if plan is None else narrowed(plan, phase.plan),
                 terms=phase.terms,
                 validation=phase.validation,
                 folder=None if folder is None else Path(folder) / phase.name,
@@ -330,6 +335,20 @@ def _at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         model.module.to("cpu")
+
+
+def narrowed(plan: Plan, own: Plan) -> Plan:
+    """The plan of a phase of a method, with a user's in the place of what it leaves open.
+
+    A phase that trains the head alone goes on doing so, and one that begins anew does that; what
+    the method seals stays sealed.
+    """
+    if own.body == "re-initialised":
+        return own
+    if own.body == "frozen":
+        return replace(own, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
+    head = plan.head if own.head == "fine-tuned" else own.head
+    return replace(plan, head=head, rules=(*plan.rules, *own.rules))
 
 
 def _derived(seed: int, lesson: int, what: str) -> int:

@@ -1,14 +1,16 @@
-"""The commands about training: adapt, and advise, which says whether that pays."""
+"""The commands about training: adapt, purge, and advise, which says whether that pays."""
 
 from __future__ import annotations
 
 import enum
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retain.faces.cli.common import DryRun, Force, Json, Name, answered, opened
+from retain.faces.cli.common import DryRun, Force, Json, Name, answered, named_values, opened
+from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.telling import headline, told_changes, told_verdict
@@ -17,7 +19,7 @@ from retain.faces.text import clean, counted
 if TYPE_CHECKING:
     from retain.train import Recipe
 
-__all__ = ["adapt", "advise"]
+__all__ = ["adapt", "advise", "purge"]
 
 
 class Preset(enum.StrEnum):
@@ -37,6 +39,15 @@ class BatchNorm(enum.StrEnum):
 
     frozen = "frozen"
     trained = "trained"
+
+
+class Chosen(enum.StrEnum):
+    """How exemplars are chosen."""
+
+    herding = "herding"
+    random = "random"
+    entropy = "entropy"
+    distance = "distance"
 
 
 class Decay(enum.StrEnum):
@@ -92,6 +103,26 @@ def adapt(
         float, typer.Option(min=0, max=0.9, help="The share of every class that judges.")
     ] = 0.1,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Go on from the network in force, by what is new, by this class-incremental "
+            "method: lwf, icarl, ewc, joint, …"
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An option of the method; may be repeated."),
+    ] = None,
+    new_only: Annotated[
+        bool, typer.Option("--new-only", help="The same as --method finetuning.")
+    ] = False,
+    exemplars: Annotated[
+        int | None,
+        typer.Option(min=0, help="So many old pictures at most are learned again, of all classes."),
+    ] = None,
+    per_class: Annotated[int | None, typer.Option(min=0, help="So many of each class.")] = None,
+    choice: Annotated[Chosen, typer.Option(help="Which of them.")] = Chosen.herding,
     plan: Annotated[
         bool, typer.Option("--plan", help="Only show the layers: what learns, at which rate.")
     ] = False,
@@ -110,6 +141,9 @@ def adapt(
     chosen = train.Plan.preset(preset.value, **_said(given), rules=tuple(rules))
     more = {"epochs": epochs, "rate": rate, "batch": batch, "optimiser": optimiser}
     recipe = train.transfer(**_said(more), **_schedule(schedule), seed=seed)
+    by, memory = _method(method, option, new_only), _memory(exemplars, per_class, choice.value)
+    if by is None and (option or memory is not None):
+        raise Mistake("--option, --exemplars and --per-class are for a method; give --method too")
     with opened(name) as shop:
         if plan:
             _layers(shop.layers(chosen, size=size), recipe, as_json=as_json)
@@ -120,6 +154,8 @@ def adapt(
                 recipe=recipe,
                 size=size,
                 held_out=held_out,
+                method=by,
+                memory=memory,
                 force=force,
                 dry_run=dry_run,
                 progress=tick,
@@ -182,6 +218,57 @@ def advise(
         line(f"{each.choice}: {clean(each.why)}")
     for remark in advice.notes:
         note(f"note: {clean(remark)}")
+
+
+def _method(name: str | None, option: list[str] | None, new_only: bool) -> Any:
+    """The method that is meant; None for none."""
+    from retain.train import methods
+
+    if new_only and name not in (None, "finetuning"):
+        raise Mistake(f"--new-only is the method finetuning, and --method {name} another; choose")
+    if name is None and not new_only:
+        return None
+    return methods.make(name or "finetuning", **named_values(option))
+
+
+def _memory(total: int | None, per_class: int | None, choice: Any) -> Any:
+    from retain.train import Budget, Memory
+
+    if total is None and per_class is None:
+        return None if choice == "herding" else Memory(choice=choice)
+    return Memory(Budget(total, per_class), choice)
+
+
+def purge(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if an alias stands for a version of theirs.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Erase extractors that were trained with what is forgotten since."""
+    with opened(name) as shop:
+        found = shop.purge(force=force, dry_run=True)
+        if found.pending and not dry_run:
+            if not yes:
+                if as_json or not sys.stdin.isatty():
+                    more = " --force" if force else ""
+                    raise Mistake(
+                        f"{clean(found.summary)}, for good, and there is nobody to ask; to do it: "
+                        f"retain purge {clean(name)}{more} --yes"
+                    )
+                line(clean(found.summary))
+                if not typer.confirm("Purge for good?", default=False, err=True):
+                    note("nothing was purged")
+                    raise typer.Exit(1)
+            found = shop.purge(force=force)
+    if not answered(found, as_json=as_json):
+        line(f"{clean(found.summary)} ({found.seconds:.1f} s)", style="bold")
+        if found.event is not None:
+            line(f"level {found.level}: {found.bytes_erased:,} bytes of extractors erased")
+            line(f"event {found.event}, digest {found.digest}")
 
 
 def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:

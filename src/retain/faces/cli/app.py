@@ -65,6 +65,7 @@ COMMANDS: Final = (
     Command("undo", teach.undo, TEACH, "retain undo shop"),
     Command("adapt", adapting.adapt, TEACH, "retain adapt shop --preset last-block --epochs 5"),
     Command("advise", adapting.advise, ASK, "retain advise shop --budget 5"),
+    Command("purge", adapting.purge, TEACH, "retain purge shop --dry-run"),
     Command("predict", ask.predict, ASK, "retain predict shop new/*.jpg --top 3"),
     Command("evaluate", ask.evaluate, ASK, "retain evaluate shop test/ --html report.html"),
     Command("log", ask.log, ASK, "retain log shop -n 10"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 
 from retain.faces.cli.bench_figures import LONG, SHORT, cell, headings
 from retain.faces.cli.bench_figures import shown as figure
-from retain.faces.cli.common import Json
+from retain.faces.cli.common import Json, named_values
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.cli.progress import progress
@@ -75,7 +75,7 @@ def stream(
     data = load_pool(pool, cache=cache, extractor="none")
     written = []
     for each in seed or [0]:
-        made = make_stream(kind.value, data, each, **_options(option))
+        made = make_stream(kind.value, data, each, **named_values(option))
         out.mkdir(parents=True, exist_ok=True)
         written.append((made, save_stream(made, out)))
     if as_json:
@@ -134,7 +134,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run methods on streams; what is done is not done again."""
-    jobs, total = _jobs(streams, pool, method, seed, _options(option), out, again, threads, cache)
+    jobs, total = _jobs(
+        streams, pool, method, seed, named_values(option), out, again, threads, cache
+    )
     ends = _heard(jobs, total, processes, quiet=as_json)
     if as_json:
         emit_json(
@@ -342,28 +344,6 @@ def _heard(jobs: Sequence[Job], total: int, processes: int, *, quiet: bool) -> t
 def _said(event: Event) -> str:
     reason = f": {clean(event.message)}" if event.message else ""
     return f"{clean(event.job.stream.stem)}, {event.job.method}: {event.state}{reason}"
-
-
-def _options(given: Iterable[str] | None) -> dict[str, Any]:
-    """``name=value`` as options: whole numbers, numbers, true and false, else text."""
-    found: dict[str, Any] = {}
-    for each in given or []:
-        name, equals, value = each.partition("=")
-        if not equals or not name:
-            raise Mistake(f"{each!r} is no option; write it as --option name=value")
-        found[name.replace("-", "_")] = _value(value)
-    return found
-
-
-def _value(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def _plain(value: Any) -> Any:

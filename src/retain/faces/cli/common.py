@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import emit_json, note
 from retain.faces.text import clean
 from retain.values import Skipped, to_json
@@ -14,7 +15,8 @@ from retain.values import Skipped, to_json
 if TYPE_CHECKING:
     from retain import Classifier
 
-__all__ = ["DryRun", "Force", "Json", "Name", "Version", "answered", "opened", "told_skipped"]
+__all__ = ["DryRun", "Force", "Json", "Name", "Version", "answered", "named_values", "opened"]
+__all__ += ["told_skipped"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The classifier: its directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
@@ -54,3 +56,25 @@ def told_skipped(skipped: Iterable[Skipped], *, all_of_them: bool = False) -> No
         note(f"skipped {clean(each.path)}: {clean(each.reason)}", style="yellow")
     if len(files) > len(shown):
         note(f"… and {len(files) - len(shown)} more were skipped; --json lists them all")
+
+
+def named_values(given: Iterable[str] | None) -> dict[str, Any]:
+    """``name=value`` as options: whole numbers, numbers, true and false, else text."""
+    found: dict[str, Any] = {}
+    for each in given or []:
+        name, equals, value = each.partition("=")
+        if not equals or not name:
+            raise Mistake(f"{each!r} is no option; write it as --option name=value")
+        found[name.replace("-", "_")] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -41,6 +41,7 @@ class DERpp(Method):
     """
 
     keeps: ClassVar[Keeps] = "exemplars"
+    single: ClassVar[frozenset[str]] = frozenset({"logits"})
     alpha: float = 0.2
     beta: float = 0.5
 
@@ -77,9 +78,14 @@ class DERpp(Method):
         return {"logits": result}
 
     def _logits(self, lesson: Lesson, number: int) -> Any:
-        """Of the exemplars, over so many classes; NaN for what is not known."""
+        """Of the exemplars, over so many classes; NaN for what is not known.
+
+        Where they were not kept, they are those of the network before the lesson.
+        """
         result = torch.full((len(lesson.exemplars), number), torch.nan)
         found = lesson.carried.get("logits")
+        if found is None and len(result) and lesson.before.classes:
+            found = outputs(lesson.before, lesson.exemplars.pictures, lesson.recipe.views).logits
         if found is not None and len(found) == len(result):
             result[:, : found.shape[1]] = found
         return result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, final
+from typing import Any, ClassVar, Final, final
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class FirstSession(Method):
         plan: what learns in the first lesson, a name among `PRESETS`.
     """
 
+    single: ClassVar[frozenset[str]] = frozenset({"features", "places"})
     plan: str = "full"
 
     def phases(self, lesson: Lesson) -> Phases:

@@ -1,0 +1,262 @@
+"""`adapt` by a class-incremental method: the network goes on from where it is, by what is new.
+
+A lesson is what the journal tells of since the last one: the pictures that were learned or given
+another label since the training that made the extractor in force. Older ones, which it was trained
+with, are exemplars as far as the method wants any and its budget allows; a method that keeps
+nothing sees none of them. The first lesson is everything that is remembered, in whatever order it
+came: learning it piece by piece would forget for nothing.
+
+What the network's head was, and what the method carries from lesson to lesson, lies beside the
+extractor (`carried`); which pictures were trained with, and which are exemplars, is in the journal,
+where a forgotten picture leaves no trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from retain.carried import restored
+from retain.errors import BadOption
+from retain.session import Session
+from retain.store import Era
+from retain.values import Progress, Sample
+
+if TYPE_CHECKING:
+    from retain.train.data import Data
+    from retain.train.lessons import Memory, Method, Taught
+    from retain.train.plan import Plan
+    from retain.train.recipe import Recipe
+
+__all__ = ["Next", "Result", "begin", "run"]
+
+# Pictures that are compared at once.
+_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Next:
+    """A lesson that is ready to begin.
+
+    Attributes:
+        name: of the method.
+        method: itself.
+        memory: what may be kept for it.
+        taught: the network, and what the method carries; no exemplars yet.
+        fresh: what is new.
+        old: what the network was trained with and is still remembered, sorted.
+        kept: the exemplars, in their order; None to choose them from `old`.
+        seen: all that the network was trained with and is still kept, members or not.
+        notes: what a person should know.
+    """
+
+    name: str
+    method: Method
+    memory: Memory
+    taught: Taught
+    fresh: tuple[Sample, ...]
+    old: tuple[Sample, ...] = ()
+    kept: tuple[Sample, ...] | None = ()
+    seen: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What decides the result, besides network, fresh pictures, plan and recipe."""
+        rows = [[(s.image, s.label) for s in each or ()] for each in (self.old, self.kept)]
+        return self.method, self.memory, self.taught.lessons, rows, self.kept is None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Result:
+    """What a lesson came to.
+
+    Attributes:
+        taught: the network, and what the method carries.
+        rehearsed: how many exemplars were there to learn from.
+        kept: the exemplars for the next lesson, in their order.
+    """
+
+    taught: Taught
+    rehearsed: int
+    kept: tuple[str, ...]
+
+
+def begin(
+    session: Session,
+    samples: Sequence[Sample],
+    network: tuple[Any, str],
+    method: Method | str,
+    memory: Memory | None,
+) -> Next:
+    """The lesson that follows from the journal.
+
+    Args:
+        session: the classifier.
+        samples: what is remembered with a label.
+        network: of the extractor in force, and the name of its last layer.
+        method: or its name in `retain.train.methods`.
+        memory: for methods that keep exemplars.
+
+    Raises:
+        BadOption: if nothing is new, or the network knows pictures that are forgotten.
+        Damaged: if what lies beside the extractor cannot be read.
+    """
+    from retain.train import Memory, Taught, growing, methods
+
+    chosen = methods.make(method) if isinstance(method, str) else method
+    name = next(key for key, kind in methods.REGISTRY.items() if isinstance(chosen, kind))
+    store, era, start = session.store, session.store.era, session.start
+    if start is not None and chosen.head == "cosine":
+        raise BadOption(
+            f"{name} makes a head of cosines, which cannot take the place of the layer that this "
+            f"classifier was adopted with; choose another method"
+        )
+    given = memory or Memory()
+    module, head = network
+    if not era.number:
+        begun = tuple(start.classes) if start is not None else ()
+        model = growing(module, begun, head=head, kind=chosen.head)
+        note = f"the first lesson of {name} is everything that is remembered"
+        return _sensible(
+            Next(name, chosen, given, Taught(model), tuple(samples), notes=(note,)), era
+        )
+    debt = store.owed().get(era.number, 0)
+    if debt:
+        raise BadOption(
+            f"the extractor in force, of event {era.number}, was trained with {debt} "
+            f"{'picture that is' if debt == 1 else 'pictures that are'} forgotten since, and a "
+            f"network that goes on from it would carry that along; adapt without a method first, "
+            f"which begins with the network that the classifier was made with"
+        )
+    then = store.preview(at=int(store.detail(era.number).get("through", era.number - 1)))
+    names = _names(then.rules.renames, store.rules().renames)
+    seen, placed = store.seen(era.number)
+    was = {s.image: names.get(s.label, s.label) for s in then.members}
+    known = {s.image for s in samples if was.get(s.image, s.label) == s.label}
+    known &= seen | was.keys()
+    fresh = tuple(sample for sample in samples if sample.image not in known)
+    old = {sample.image: sample for sample in samples if sample.image in known & seen}
+    taught, told = restored(store, era, module, head, chosen, names)
+    same = told == [repr(chosen), repr(given)]
+    kept = tuple(old[image] for image in placed if image in old) if same else None
+    if told[0] != repr(chosen):
+        taught = replace(taught, carried={})
+    return _sensible(Next(name, chosen, given, taught, fresh, tuple(old.values()), kept, seen), era)
+
+
+def _sensible(lesson: Next, era: Era) -> Next:
+    from retain.train import methods
+
+    if not lesson.fresh:
+        raise BadOption(
+            f"nothing was learned since event {era.number} trained the extractor in force, so "
+            f"there is no lesson for {lesson.name}; learn something first, or adapt without a "
+            f"method, which trains on all that is remembered"
+        )
+    if isinstance(lesson.method, methods.FirstSession) and lesson.taught.model.classes:
+        raise BadOption(
+            "first-session trains in the first lesson only, and this network has had its own; what "
+            "was learned since is in the sums already"
+        )
+    return lesson
+
+
+def _names(then: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> Mapping[str, str]:
+    """What classes of then are called now, where that is another name."""
+    names: dict[str, str] = {}
+    for old, new in now[len(then) :] if tuple(now[: len(then)]) == tuple(then) else ():
+        names = {key: new if value == old else value for key, value in names.items()}
+        names.setdefault(old, new)
+    return names
+
+
+def run(
+    course: Next,
+    learned: Sequence[Sample],
+    recipe: Recipe,
+    plan: Plan,
+    data: Callable[[Sequence[Sample]], Data],
+    *,
+    folder: Path,
+    progress: Progress | None,
+) -> Result:
+    """Train; killed and called again, it goes on where it was, to the same weights.
+
+    Args:
+        course: the lesson.
+        learned: of its fresh pictures, those to learn from.
+        recipe: how.
+        plan: which layers may learn.
+        data: gives the pictures of samples.
+        folder: keeps the state of its phases.
+        progress: of each phase.
+    """
+    from retain.train import rehearsal, teach
+
+    method, fresh, pool = course.method, data(learned), list(course.kept or ())
+    exemplars = data(pool)
+    if course.kept is None and method.keeps != "nothing":
+        pool = list(course.old)
+        exemplars = data(pool)
+        if method.keeps == "exemplars":
+            budget, how = course.memory.budget, course.memory.choice
+            exemplars = rehearsal.kept(
+                course.taught.model,
+                data(()),
+                exemplars,
+                budget,
+                how,
+                views=recipe.views,
+                seed=recipe.seed,
+            )
+    if method.keeps == "nothing":
+        pool, exemplars = [], data(())
+    elif method.keeps == "everything":
+        pool = list(course.old)
+        exemplars = data(pool)
+    taught = teach(
+        method,
+        replace(course.taught, exemplars=exemplars),
+        fresh,
+        recipe,
+        memory=course.memory,
+        plan=plan,
+        folder=folder,
+        progress=progress,
+    )
+    if method.keeps == "everything":
+        kept = [sample.image for sample in (*pool, *learned)]
+    else:
+        kept = _recognised(taught.exemplars, data, [*pool, *learned])
+    return Result(taught, len(exemplars), tuple(kept))
+
+
+def _recognised(
+    exemplars: Data, data: Callable[[Sequence[Sample]], Data], pool: Sequence[Sample]
+) -> list[str]:
+    """Which samples the exemplars are: a method is given pixels, and gives some of them back."""
+    wanted = _digests(exemplars)
+    if not wanted:
+        return []
+    found: dict[str, list[str]] = {}
+    for sample, digest in zip(pool, _digests(data(pool)), strict=True):
+        found.setdefault(digest, []).append(sample.image)
+    # Of two pictures that are alike in every pixel, either will do.
+    return [found[digest].pop(0) for digest in wanted if found.get(digest)]
+
+
+def _digests(data: Data) -> list[str]:
+    import torch
+
+    made = []
+    for start in range(0, len(data), _AT_ONCE):
+        end = min(start + _AT_ONCE, len(data))
+        rows = data.pictures[torch.arange(start, end)]
+        for row, label in zip(rows, data.labels[start:end], strict=True):
+            digest = hashlib.sha256(row.contiguous().numpy().tobytes())
+            made.append(f"{digest.hexdigest()} {label}")
+    return made
