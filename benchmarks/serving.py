@@ -274,7 +274,11 @@ def mixed(scratch: Path, total: int, corrections: int, kills: int) -> None:
                         file = link.makefile("rb")
                     link.sendall(request(route, text, "application/json", token))
                     status, told = answer(file)
-                    break
+                    if status != 503:
+                        break
+                    # Another writes for longer than it waits, or too many wait: try again, it says.
+                    failed[0] += 1
+                    time.sleep(1)
                 except (OSError, IndexError, ValueError):
                     # Its worker was killed: ask again, as any client would.
                     failed[0] += 1

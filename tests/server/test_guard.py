@@ -2,7 +2,9 @@
 
 import io
 import os
+import shlex
 import signal
+import sys
 import threading
 import time
 
@@ -76,6 +78,31 @@ def test_a_picture_that_takes_too_long_is_given_up():
         assert slow.decode(picture(20)).shape == (20, 60, 3)
     finally:
         slow.close()
+
+
+def test_a_decoder_that_begins_slowly_is_no_pictures_fault(tmp_path, monkeypatch):
+    """As on a machine that does much else: found where six programs shared each core."""
+    late = tmp_path / "late"
+    late.write_text(f'#!/bin/sh\nsleep 4\nexec {shlex.quote(sys.executable)} "$@"\n')
+    late.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(late))
+    patient = Guard(1, seconds=3.5)
+    try:
+        assert patient.decode(picture(20)).shape == (20, 60, 3)
+        assert patient.restarts == 0
+    finally:
+        patient.close()
+
+
+def test_a_decoder_that_never_begins_refuses_the_picture(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    broken = Guard(1)
+    try:
+        with pytest.raises(BadImage, match="gave up"):
+            broken.decode(picture(20))
+        assert broken.restarts == 2
+    finally:
+        broken.close()
 
 
 def test_a_decoder_that_was_killed_is_replaced_and_nothing_is_lost(guard):

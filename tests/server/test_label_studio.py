@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import re
@@ -56,12 +57,15 @@ def told(tmp_path, monkeypatch):
     address = f"http://127.0.0.1:{uploads.server_port}"
     answers = []
     with Server(tmp_path / "shop", label_studio=address) as server:
+        token = server.tokens["teacher"]
+        basic = base64.b64encode(f"anybody:{token}".encode()).decode()
+        # Label Studio makes a webhook by itself for a backend, which knows no token.
+        who = {"Basic BASIC": f"Basic {basic}", "Bearer TOKEN": f"Bearer {token}"}
         for each in SEEN:
+            given = each["headers"].get("authorization")
+            headers = {"Authorization": who[given]} if given else {}
             answer = server.client.request(
-                each["method"],
-                each["path"],
-                json=each["body"],
-                headers={"Authorization": f"Bearer {server.tokens['teacher']}"},
+                each["method"], each["path"], json=each["body"], headers=headers
             )
             answers.append((each, answer))
         events = server.shop.log()
@@ -81,6 +85,7 @@ def test_each_request_is_answered_as_it_was(told):
             ]
         elif each["path"].endswith("/webhook"):
             assert now["status"] == each["answer"]["status"]
+            assert now.get("error") == each["answer"].get("error")
             assert now.get("verb") == each["answer"].get("verb")
 
 

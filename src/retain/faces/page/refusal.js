@@ -6,8 +6,8 @@ import { button, counted, dialog, h, percent, sentence } from "./dom.js";
 import { may } from "./state.js";
 
 const NAMES = {
-  dry_run: "Show what would happen",
   exclude: "Leave out what is in doubt",
+  dry_run: "Show what would happen",
   exception: "Make an exception",
   force: "Do it all the same",
   protection: "Protect it no longer",
@@ -52,7 +52,9 @@ export function refusal(error, items, send, foresee = null) {
     const order = Object.keys(NAMES);
     const sorted = [...choices].sort((a, b) => order.indexOf(a.choice) - order.indexOf(b.choice));
     const box = dialog("Nothing has changed", [
-      h("p", { class: "lead" }, "This would have cost more than it may. The check before every change says why:"),
+      h("p", { class: "lead" }, doubted(verdict)
+        ? "Some of these names are probably wrong. The check before every change says why:"
+        : "This would have cost more than it may. The check before every change says why:"),
       checks(verdict),
       suspects(verdict, items),
       h("h3", null, "What now?"),
@@ -61,6 +63,12 @@ export function refusal(error, items, send, foresee = null) {
     ], { onclose: () => done(outcome) });
     if (!choices.length) would.replaceChildren(...preview(update));
   });
+}
+
+/** Whether nothing but the names is in doubt. */
+function doubted(verdict) {
+  const failed = (verdict?.checks ?? []).filter((each) => !each.passed);
+  return failed.length > 0 && failed.every((each) => each.name === "labels");
 }
 
 function checks(verdict) {
@@ -84,7 +92,7 @@ function suspects(verdict, items) {
     h("ul", { class: "tiles small" }, found.slice(0, 12).map((each) => h("li", null,
       h("img", { src: picture(each.image, 160), alt: `called ${each.label}, looks like ${each.looks_like}`, loading: "lazy" }),
       h("span", null, "called ", h("b", null, each.label)),
-      h("span", { class: "note" }, `looks like ${each.looks_like}, ${percent(each.probability)}${given.has(each.image) ? "" : "; taught before"}`)))),
+      h("span", { class: "note" }, `looks like ${each.looks_like}, ${percent(each.probability).replaceAll(" ", "\u00a0")}${given.has(each.image) ? "" : "; taught before"}`)))),
   ];
 }
 
@@ -96,7 +104,8 @@ function option(choice, take) {
     class: choice.choice === "force" ? "danger" : null,
   });
   return h("li", null, pressed, h("span", { id, class: "note" },
-    sentence(choice.sentence), barred ? " For the owner only." : ""));
+    // What the button says already is not said twice.
+    sentence(choice.sentence) === `${NAMES[choice.choice]}.` ? null : sentence(choice.sentence), barred ? " For the owner only." : ""));
 }
 
 function preview(update) {
