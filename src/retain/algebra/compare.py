@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from retain.algebra.fixed import SCALE
 from retain.algebra.heads import Head
 
-__all__ = ["Difference", "bounds", "compare", "luck", "net_bounds", "predict_indices"]
-__all__ += ["surprise"]
+__all__ = ["Difference", "bounds", "compare", "luck", "net_bounds", "predict_indices", "surprise"]
 
 _BLOCK = 8192
 

@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from retain.algebra.calibrate import fit_temperature
 from retain.algebra.fixed import to_float
-from retain.algebra.heads import (
-    UNTUNED,
-    HeadOptions,
-    Tuning,
-    favoured,
-    log_priors,
-)
+from retain.algebra.heads import UNTUNED, HeadOptions, Tuning, favoured, log_priors
 from retain.algebra.leaveout import LeftOut
 from retain.algebra.novelty import energy
 from retain.algebra.statistics import Statistics
