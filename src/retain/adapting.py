@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from retain.algebra import luck, net_bounds
+from retain.algebra import net_bounds
 from retain.caches import State
 from retain.errors import BadOption, Locked
-from retain.gate import paired
+from retain.gate import luck, paired
 from retain.intake import Eyes, chunks, recomputed
 from retain.pairing import Pairs, differences
 from retain.projection import born

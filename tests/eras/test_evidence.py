@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import retain
-from retain.algebra import luck
+from retain.gate import luck
 from tests.eras.small import adapt, blind, files, images, shop, taught
 
 A, B = files(1), files(2)

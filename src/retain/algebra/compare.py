@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from retain.algebra.fixed import SCALE
 from retain.algebra.heads import Head
 
-__all__ = ["Difference", "bounds", "compare", "luck", "net_bounds", "predict_indices", "surprise"]
+__all__ = ["Difference", "bounds", "compare", "net_bounds", "predict_indices", "surprise"]
 
 _BLOCK = 8192
 
@@ -128,19 +127,6 @@ def net_bounds(lost: int, gained: int, n: int, confidence: float = 0.95) -> tupl
     low, high = bounds(lost, lost + gained, confidence)
     scale = (lost + gained) / max(n, 1)
     return (2.0 * low - 1.0) * scale, (2.0 * high - 1.0) * scale
-
-
-def luck(lost: int, gained: int) -> float:
-    """How likely that many gains, or more, are among the answers that changed, by chance alone.
-
-    The one-sided exact sign test: as if each change were a gain or a loss with even odds.
-
-    >>> luck(0, 4), luck(2, 4) > 0.3, luck(0, 0)
-    (0.0625, True, 1.0)
-    """
-    changed = lost + gained
-    ways = sum(math.comb(changed, k) for k in range(gained, changed + 1))
-    return ways / int(2**changed)
 
 
 def surprise(hits: int, groups: Sequence[tuple[int, float, float]]) -> float:
