@@ -149,7 +149,7 @@ def test_every_verb_that_has_a_dry_run_is_here():
         for name, verb in inspect.getmembers(retain.Classifier, inspect.isfunction)
         if "dry_run" in inspect.signature(verb).parameters
     }
-    # These need another extractor, and PyTorch: tests/train/test_adapt.py, tests/eras/test_purge.py.
+    # They need another extractor: tests/train/test_adapt.py, tests/eras/test_purge.py.
     takes -= {"adapt", "purge"}
     assert takes == {
         *("learn", "reference", "correct", "correct_many", "forget", "undo", "merge"),
