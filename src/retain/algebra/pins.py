@@ -42,7 +42,7 @@ _SLACK = 0.1
 _TOLERANCE = 1e-3
 _SWEEPS = 2000
 # With little shrinkage; then the head's own is tried, which needs fewer.
-_FIRM_SWEEPS = 300
+_FIRM_SWEEPS = 1_000
 
 
 @dataclass(frozen=True, eq=False, slots=True)
