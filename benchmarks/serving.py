@@ -45,7 +45,7 @@ TAUGHT = 200
 CLIENTS = 32
 TURN = 1.5  # seconds
 LENGTH = re.compile(rb"content-length: (\d+)")
-D = 16
+D = 128
 
 
 @contextmanager

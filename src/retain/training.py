@@ -187,7 +187,7 @@ def course(
         era,
         state.mind.event,
         lesson,
-        (*notes, *(lesson.notes if lesson is not None else ())),
+        (*(lesson.notes if lesson is not None else ()), *notes),
     )
 
 

@@ -91,7 +91,7 @@ def test_a_method_that_keeps_nothing_sees_no_old_picture(shop, monkeypatch):
         made.learned,
         made.recipe,
         made.plan,
-        lambda samples: training._data(shop._session, samples, made.rule),
+        lambda samples: training.prepared(shop._session, samples, made.rule),
         folder=shop.path / "versions" / "training" / "apart",
         progress=None,
     )
@@ -163,7 +163,7 @@ def test_it_is_what_the_lessons_give_without_a_store(shop):
     recipe, rule = made.recipe, first.rule
 
     def data(samples):
-        return training._data(shop._session, samples, rule)
+        return training.prepared(shop._session, samples, rule)
 
     network, head = train.rebuilt_network(
         training.kept(
