@@ -195,7 +195,7 @@ def test_interrupted_learning_keeps_the_classifier_whole(shop: Path, here: Path)
     data = draw(here / "one.jpg", "mug", 40).read_bytes()
     many = here / "many" / "vase"
     many.mkdir(parents=True)
-    # On a busy machine a child may be done before anybody sees that it has begun: then give it more.
+    # On a busy machine a child may be done before anybody sees that it has begun: it gets more.
     for count in (1200, 4800, 19200):
         for number in range(count):
             # Bytes after the end of a JPEG make it another picture for us, and the same to look at.
