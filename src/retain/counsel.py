@@ -128,7 +128,7 @@ def sentences(
     if isinstance(refused, MissingExtra):
         full = by["full"]
         said.append(
-            f"Training was not tried, for PyTorch is not installed. With so many pictures training "
+            f"Training was not tried, for PyTorch is not installed. With this many, training "
             f"all of the network usually brings {_points(full.gain or 0.0)}; with the extra it is "
             f"tried on yours: pip install 'retain[train]', then ask again."
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,16 +116,21 @@ def lacking(connection: Connection, key: int) -> list[str]:
     return [to_name(row[0]) for row in rows]
 
 
+def _asked(images: Sequence[str]) -> Iterator[tuple[tuple[bytes, ...], str]]:
+    """Hashes, as many as a statement takes, and as many question marks."""
+    for start in range(0, len(images), _AT_ONCE):
+        part = tuple(to_bytes(image) for image in images[start : start + _AT_ONCE])
+        yield part, ", ".join("?" * len(part))
+
+
 def trained(connection: Connection, images: Sequence[str]) -> dict[int, int]:
     """Event of an `adapt` → how many of these pictures its extractor was trained with."""
     found: dict[int, int] = {}
-    for start in range(0, len(images), _AT_ONCE):
-        part = [to_bytes(image) for image in images[start : start + _AT_ONCE]]
-        marks = ", ".join("?" * len(part))
+    for part, marks in _asked(images):
         rows = connection.exec_driver_sql(
             "SELECT t.event, count(*) FROM trained t JOIN images i ON i.id = t.image "  # noqa: S608
             f"WHERE i.hash IN ({marks}) GROUP BY t.event",
-            tuple(part),
+            part,
         )
         for event, count in rows:
             found[event] = found.get(event, 0) + count
@@ -240,13 +245,11 @@ def history(connection: Connection, image: str) -> list[tuple[int, str]]:
 def among_members(connection: Connection, images: Sequence[str]) -> set[str]:
     """Those of these pictures that are members."""
     found: set[str] = set()
-    for start in range(0, len(images), _AT_ONCE):
-        part = [to_bytes(image) for image in images[start : start + _AT_ONCE]]
-        marks = ", ".join("?" * len(part))
+    for part, marks in _asked(images):
         rows = connection.exec_driver_sql(
             "SELECT i.hash FROM members m JOIN images i ON i.id = m.image "  # noqa: S608
             f"WHERE i.hash IN ({marks})",
-            tuple(part),
+            part,
         )
         found.update(to_name(row[0]) for row in rows)
     return found
@@ -255,12 +258,10 @@ def among_members(connection: Connection, images: Sequence[str]) -> set[str]:
 def numbers(connection: Connection, images: Sequence[str]) -> set[int]:
     """The row numbers of pictures."""
     found: set[int] = set()
-    for start in range(0, len(images), _AT_ONCE):
-        part = [to_bytes(image) for image in images[start : start + _AT_ONCE]]
-        marks = ", ".join("?" * len(part))
+    for part, marks in _asked(images):
         rows = connection.exec_driver_sql(
             f"SELECT id FROM images WHERE hash IN ({marks})",  # noqa: S608 only question marks
-            tuple(part),
+            part,
         )
         found.update(int(row[0]) for row in rows)
     return found
