@@ -2,10 +2,13 @@
 
 1. Batch 1: the same pictures in turn through `Classifier.predict` here and through a server;
    the median difference. Bar: 3 ms.
-2. 32 clients at once on one server, beside the bare extractor with all its threads, in short turns;
-   each picture comes once in a while, so that no answer is remembered. Bar: 0.9 of its rate. The
-   clients, and whatever else the machine does, take from the same processors; so beside the rates
-   stands the processor time of an answer, that of the clients by itself.
+2. 32 clients at once on one server, beside the bare extractor, in short turns; each picture comes
+   once in a while, so that no answer is remembered. Bar: 0.9 of the bare extractor's batched rate.
+   Batched: ONNX Runtime with all cores and nothing else, pictures decoded and prepared beforehand,
+   in batches of several sizes. Beside it the harder rate, of `extract_many`: one picture at a time
+   on a thread for each core, decoding included. The clients, and whatever else the machine does,
+   take from the same processors; so beside the rates stands the processor time of an answer, that
+   of the clients by itself.
 3. 10,000 mixed requests to two workers, 200 of them corrections, while workers are killed five
    times: every correction that was acknowledged is there, and every answer is that of the version
    that it names. Bar: nothing lost, nothing mixed.
@@ -38,7 +41,14 @@ from _data import ROOT, table
 
 import retain
 from retain.values import Source
-from retain.vision import encode_vector, extract_many, load_builtin
+from retain.vision import (
+    OnnxExtractor,
+    encode_vector,
+    extract_many,
+    load_builtin,
+    prepare,
+    usable_cores,
+)
 
 COMMAND = [sys.executable, "-c", "from retain.faces.cli import main; main()"]
 TAUGHT = 200
@@ -46,6 +56,7 @@ CLIENTS = 32
 TURN = 1.5  # seconds
 LENGTH = re.compile(rb"content-length: (\d+)")
 D = 128
+BATCHES = (1, 4, 8, 16, 32)
 
 
 @contextmanager
@@ -181,13 +192,35 @@ def crowd(port: int, requests: Iterator[bytes], seconds: float) -> tuple[int, fl
     return done, time.perf_counter() - started
 
 
+def batched(extractor: OnnxExtractor, asked: list[bytes], size: int) -> Iterator[float]:
+    """Pictures a second of the network alone, in batches, one turn after another."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    graph = str(extractor.files()["features.onnx"])
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    rows = [prepare(extractor.pixels(data), extractor.rule) for data in asked[: 4 * max(BATCHES)]]
+    pixels, (given,) = np.concatenate(rows), session.get_inputs()
+    while True:
+        done, started = 0, time.perf_counter()
+        while time.perf_counter() - started < TURN:
+            first = done % (len(pixels) - size + 1)
+            session.run(None, {given.name: pixels[first : first + size]})
+            done += size
+        yield done / (time.perf_counter() - started)
+
+
 def throughput(port: int, process: int, asked: list[bytes], turns: int) -> None:
     extractor = load_builtin("efficientnet_lite0")
     made = [request("/predict", data, "image/jpeg") for data in asked]
     requests, pictures = itertools.cycle(made), itertools.cycle(asked)
     crowd(port, requests, TURN)
-    rows = []
+    assert isinstance(extractor, OnnxExtractor)
+    batches = [batched(extractor, asked, size) for size in BATCHES]
+    rows, alone = [], []
     for _ in range(turns):
+        alone.append([next(each) for each in batches])
         started, used, done = time.perf_counter(), time.process_time(), 0
         stream = (Source("", lambda data=data: data) for data in pictures)
         for _each in extract_many(stream, extractor):
@@ -200,11 +233,24 @@ def throughput(port: int, process: int, asked: list[bytes], turns: int) -> None:
         asking = (time.process_time() - own) / count * 1e3
         rows.append((*bare, count / seconds, (spent(process) - used) / count * 1e3, asking))
     bare_rate, bare_cpu, rate, cpu, asking = np.array(rows).T
+    together = [
+        [f"{size}", f"{np.median(each):.0f}", f"{np.median(rate / each):.2f}"]
+        for size, each in zip(BATCHES, np.array(alone).T, strict=True)
+    ]
     table(
-        f"{CLIENTS} clients, {turns} turns of {TURN:g} s each, medians (bar: 0.90)",
+        f"{CLIENTS} clients beside the network alone in batches (bar: 0.90)",
+        ["batch", "pictures a second", "server / batched, turn by turn"],
+        together,
+    )
+    table(
+        f"{CLIENTS} clients, {turns} turns of {TURN:g} s each, medians",
         ["", "pictures a second", "processor ms each"],
         [
-            ["bare extractor", f"{np.median(bare_rate):.0f}", f"{np.median(bare_cpu):.2f}"],
+            [
+                "bare extractor, one at a time on each core",
+                f"{np.median(bare_rate):.0f}",
+                f"{np.median(bare_cpu):.2f}",
+            ],
             ["server", f"{np.median(rate):.0f}", f"{np.median(cpu):.2f}"],
             ["clients", "", f"{np.median(asking):.2f}"],
             [

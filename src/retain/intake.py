@@ -18,14 +18,24 @@ from retain.store.writing import Featured
 from retain.values import Progress, Sample, Skipped, Source, content_hash
 from retain.vision import Extractor, extract_many, unlabelled
 
-__all__ = ["Eyes", "Taken", "checked_label", "chunks", "named", "recomputed", "resolve", "take"]
+__all__ = [
+    "FEW",
+    "Eyes",
+    "Taken",
+    "checked_label",
+    "chunks",
+    "named",
+    "recomputed",
+    "resolve",
+    "take",
+]
 
 LONGEST_LABEL = 1000
 
 _T = TypeVar("_T")
 
 # Up to so many pictures are looked up one by one; for more, all that is known is asked for at once.
-_FEW = 16
+FEW = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -97,16 +107,17 @@ def take(
 
     What the store knows is never computed again, so a picture has one feature for good.
     """
-    extractor, few = eyes.extractor, len(sources) <= _FEW
+    extractor, few = eyes.extractor, len(sources) <= FEW
     known = set[str]() if few else store.known(eyes.era)
-    told = [source.image for source in sources if source.image] if few else []
+    asked = {source.image for source in sources if source.image} if few else set()
+    told = sorted(asked) if asked and store.keeps(sorted(asked)) else []
     names, vectors, norms = store.features(told, eyes.era) if told else ([], (), ())
     kept = {name: (vectors[i], float(norms[i])) for i, name in enumerate(names)}
 
     def skip(image: str) -> bool:
-        if image in told:
-            return image in kept
-        return store.feature(image, eyes.era) is not None if few else image in known
+        if few:
+            return image in kept if image in asked else store.feature(image, eyes.era) is not None
+        return image in known
 
     for done, item in enumerate(extract_many(sources, extractor, skip=skip), 1):
         source = item.source

@@ -392,6 +392,6 @@ class Reader:
             taken = session.taken(eyes, collected.sources, skipped, progress)
             if mind is not None:
                 return mind, session.remembered(taken), taken, skipped
-            with session.reading() as now:
-                if now.era == eyes.era:
-                    return now, session.remembered(taken), taken, skipped
+            now, members = session.answering(taken)
+            if now.era == eyes.era:
+                return now, members, taken, skipped

@@ -14,7 +14,7 @@ from retain.algebra import Factor, HeadOptions, Start
 from retain.caches import Features, Mind, State, save
 from retain.errors import UnknownImage
 from retain.gate import Lesson, judge, watch
-from retain.intake import Eyes, Taken, chunks, recomputed, take
+from retain.intake import FEW, Eyes, Taken, chunks, recomputed, take
 from retain.jury import Judged, Jury, judged
 from retain.pairing import Pairs
 from retain.projection import Item, after, load_mind, load_state, state_at
@@ -153,6 +153,17 @@ class Session:
                     return
         with self.store.reading():
             yield self.mind
+
+    def answering(self, taken: Sequence[Taken]) -> tuple[Mind, set[str]]:
+        """What answers now, and which of these pictures are members; both of one state."""
+        if len(taken) <= FEW:
+            # Most pictures that are asked about are new: then no transaction is needed.
+            before, mind = self.store.stamp(), self.mind
+            known = before is None or self.store.keeps([each.image for each in taken])
+            if not known and self.store.stamp() == before:
+                return mind, set()
+        with self.reading() as now:
+            return now, self.remembered(taken)
 
     def taken(
         self,

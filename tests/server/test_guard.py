@@ -152,3 +152,102 @@ def test_drawn_small(guard):
     small = Image.open(io.BytesIO(guard.draw(picture(400), 64)))
     assert small.format == "JPEG"
     assert max(small.size) == 64
+
+
+# -- pictures in a line: the next is decoded while its thread is busy with the one before ---------
+
+
+def said(decoder, data):
+    """The pixels, or the refusal."""
+    try:
+        return decoder(data).tobytes()
+    except BadImage as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_line_gives_what_each_alone_gives(guard, seed):
+    random = np.random.default_rng(seed)
+    files = [picture(20 + i, kind=["JPEG", "PNG"][i % 2], seed=i) for i in range(6)]
+    files += [b"", b"nonsense", picture()[:200], picture(20)]
+    for _ in range(5):
+        line = [files[i] for i in random.permutation(len(files))[: random.integers(1, 9)]]
+        with guard.in_line(line):
+            for data in line:
+                kind = random.integers(5)
+                if kind == 0:
+                    continue  # left out
+                asked = [data, files[random.integers(len(files))]] if kind == 1 else [data]
+                for each in asked:
+                    assert said(guard.decode, each) == said(decode, each)
+    assert guard.decode(picture(20)).shape == (20, 60, 3)
+
+
+def test_a_line_decodes_the_next_while_its_thread_is_busy(guard, monkeypatch):
+    line = [picture(20, seed=i) for i in range(3)]
+    with guard.in_line(line):
+        guard.decode(line[0])
+        waited = []
+        from retain.faces.server import guard as module
+
+        real = module._send
+        monkeypatch.setattr(module, "_send", lambda *a: waited.append(a[1][1]) or real(*a))
+        for data in line[1:]:
+            guard.decode(data)
+        # The second had been sent before; only the third was still to be.
+        assert waited == [line[2]]
+
+
+def test_who_dies_on_a_picture_ahead_takes_no_other_with_it(monkeypatch):
+    alone = Guard(1, seconds=5.0)
+    try:
+        line = [picture(20, seed=i) for i in range(4)]
+        with alone.in_line(line):
+            assert (alone.decode(line[0]) == decode(line[0])).all()
+            alone._lines.line.process._child.kill()
+            for data in line[1:]:
+                assert (alone.decode(data) == decode(data)).all()
+        assert alone.restarts <= 1
+        tight = picture(20)
+        with alone.in_line([tight]):
+            pass
+        assert alone.decode(tight).shape == (20, 60, 3)
+    finally:
+        alone.close()
+
+
+def test_a_bomb_ahead_is_refused_and_the_others_are_answered():
+    tight = Guard(1, memory=100 << 20)
+    try:
+        file = io.BytesIO()
+        Image.new("RGB", (7900, 8000)).save(file, "PNG")
+        line = [picture(50), file.getvalue(), picture(60)]
+        with tight.in_line(line):
+            assert tight.decode(line[0]).shape == (50, 90, 3)
+            with pytest.raises(BadImage, match=r"memory|gave up"):
+                tight.decode(line[1])
+            assert tight.decode(line[2]).shape == (60, 100, 3)
+    finally:
+        tight.close()
+
+
+def test_lines_in_threads_are_never_mixed():
+    shared, wrong = Guard(2), []
+    pictures = [encode_array(np.full((20 + i, 30, 3), i, np.uint8)) for i in range(12)]
+
+    def ask(start):
+        for k in range(12):
+            numbers = [(start + k + j) % 12 for j in range(5)]
+            with shared.in_line([pictures[i] for i in numbers]):
+                for i in numbers[:: 1 + k % 2]:
+                    pixels = shared.decode(pictures[i])
+                    if pixels.shape != (20 + i, 30, 3) or (pixels != i).any():
+                        wrong.append(i)
+
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    shared.close()
+    assert not wrong

@@ -16,9 +16,10 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -27,7 +28,7 @@ from retain.errors import Locked
 from retain.store.failures import translated, understood
 from retain.store.schema import connect
 
-__all__ = ["Database"]
+__all__ = ["Database", "Stamp"]
 
 # How often a way in that closes in front of a reader is tried again, and after how many seconds.
 _TRIES = 40
@@ -48,6 +49,9 @@ _PASSING = {
 Look = tuple[tuple[int, int, int] | None, ...]
 """Of the database, its log and its index: (inode, size, time of change); None if not there."""
 
+Stamp = tuple[int, int]
+"""How often this connection wrote, and SQLite's count of what others committed."""
+
 
 class Database:
     """The journal's file in the classifier `folder`. Safe to share between threads.
@@ -62,6 +66,9 @@ class Database:
         self._turn = threading.RLock()
         self._engine = connect(self.file, mode="rw") if writable else None
         self._joint: Connection | None = None
+        self._driver: sqlite3.Connection | None = None
+        self._writes = 0
+        self._changing = False
         self._along = False
         self._seen: Look = ()
 
@@ -84,10 +91,33 @@ class Database:
     def close(self) -> None:
         """Let go of the files."""
         with self._turn:
+            self._driver = None
             if self._engine is not None:
                 self._engine.dispose()
             if not self.writable:
                 self._let_go()
+
+    def stamp(self) -> Stamp | None:
+        """What is another whenever something may have been committed, by anybody.
+
+        Costs a hundredth of a transaction. Inside one it is that of the state it sees. None where
+        that cannot be told: of files that cannot be written, and inside a change.
+        """
+        if not self.writable or self._engine is None:
+            return None
+        with translated(self.folder), self._turn:
+            if self._changing:
+                return None
+            number = self._held().execute("PRAGMA data_version").fetchone()[0]
+            return self._writes, int(number)
+
+    def glance(self, question: str, given: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows that one statement finds, without the ceremony of a transaction."""
+        if not self.writable or self._joint is not None:
+            with self.transaction() as connection:
+                return list(map(tuple, connection.exec_driver_sql(question, tuple(given))))
+        with translated(self.folder), self._turn:
+            return self._held().execute(question, given).fetchall()
 
     @contextmanager
     def transaction(self, *, writes: bool = False) -> Iterator[Connection]:
@@ -141,13 +171,31 @@ class Database:
                 self._let_go()
                 time.sleep(_PAUSE)
                 continue
-            with stack:
-                self._joint = connection
-                try:
-                    yield connection
-                finally:
-                    self._joint = None
+            try:
+                with stack:
+                    self._joint, self._changing = connection, writes
+                    try:
+                        yield connection
+                    finally:
+                        self._joint = None
+            finally:
+                # SQLite's own count is of what others commit.
+                self._writes += writes
+                self._changing = False
             return
+
+    def _held(self) -> sqlite3.Connection:
+        """The driver's one connection; whoever asks has the turn."""
+        driver: Any = self._driver
+        if driver is None and self._joint is not None:
+            driver = self._joint.connection.driver_connection
+        elif driver is None:
+            # Given back, it is rolled back: not in the middle of a transaction.
+            with closing(self.engine.raw_connection()) as held:
+                driver = held.driver_connection
+        assert isinstance(driver, sqlite3.Connection)
+        self._driver = driver
+        return driver
 
     def _begin(self, stack: ExitStack, *, writes: bool) -> Connection:
         engine = self._way_in()

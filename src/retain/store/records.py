@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from retain.errors import Damaged, UnknownImage
 from retain.store import caches, checking, eras, journal, reading
 from retain.store.blobs import Blobs
-from retain.store.database import Database
+from retain.store.database import Database, Stamp
 from retain.store.failures import translated
 from retain.store.journal import Entry, Era, Plan, Rules
 from retain.store.manifest import Manifest
@@ -42,6 +42,8 @@ class Records:
         self._starts: dict[str, Layer] = {}
         # The last event that was looked at, the era then, and all extractors that events name.
         self._seen: tuple[int, Era, frozenset[str]] | None = None
+        # The same, as long as nobody has committed anything since.
+        self._noted: tuple[Stamp, int, Era] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +76,7 @@ class Records:
     @property
     def era(self) -> Era:
         """Which extractor is in force now, and since when."""
-        with self._transaction() as connection:
-            return self._eras(connection)[0]
+        return self._now()[1]
 
     @property
     def extractor(self) -> str:
@@ -116,8 +117,20 @@ class Records:
 
     def head_event(self) -> int:
         """The number of the last event; 0 if there is none."""
-        with self._transaction() as connection:
-            return reading.head_event(connection)
+        return self._now()[0]
+
+    def stamp(self) -> Stamp | None:
+        """Equal as long as nobody has changed anything; None where only a transaction can tell."""
+        return self._database.stamp()
+
+    def keeps(self, images: Sequence[str]) -> bool:
+        """Whether anything is known of any of these pictures, be it that they once were taught."""
+        marks = ", ".join("?" * len(images))
+        found = self._database.glance(
+            f"SELECT 1 FROM images WHERE hash IN ({marks}) LIMIT 1",  # noqa: S608 - marks only
+            [reading.to_bytes(image) for image in images],
+        )
+        return bool(found)
 
     def members(self) -> list[Sample]:
         """All members, sorted by hash."""
@@ -310,6 +323,20 @@ class Records:
     @property
     def _engine(self) -> Engine:
         return self._database.engine
+
+    def _now(self) -> tuple[int, Era]:
+        """The last event, and the era in force."""
+        stamp, noted = self._database.stamp(), self._noted
+        if stamp is not None and noted is not None and noted[0] == stamp:
+            return noted[1:]
+        with self._transaction() as connection:
+            stamp = self._database.stamp()
+            era = self._eras(connection)[0]
+            assert self._seen is not None
+            last = self._seen[0]
+        if stamp is not None:
+            self._noted = stamp, last, era
+        return last, era
 
     def _eras(self, connection: Connection) -> tuple[Era, frozenset[str]]:
         """The era in force, and all extractors that events name; both change with events only."""

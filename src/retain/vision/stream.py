@@ -140,7 +140,7 @@ def _extract(
         data = source.read()
         if stop.is_set():
             return Extracted(source)
-        image = content_hash(data)
+        image = source.image or content_hash(data)
         if skip is not None and skip(image):
             return Extracted(source, image, skipped=True)
         return Extracted(source, image, data, extractor.feature(data))

@@ -7,6 +7,7 @@ import logging
 import mimetypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -30,6 +31,8 @@ from retain.faces.server.serving import Serving
 from retain.faces.server.settings import VARIABLE, Settings
 
 __all__ = ["application", "from_environment"]
+
+_SWITCH: Final = 5e-4  # seconds
 
 _KINDS: Final = {
     400: "BadRequest",
@@ -88,6 +91,8 @@ def application(settings: Settings) -> ASGIApp:
 def from_environment() -> ASGIApp:
     """The application of one worker process, told by the environment what to serve."""
     settings = Settings.from_text(os.environ[VARIABLE])
+    # Threads that come back from the network wait for one that computes in Python; not for long.
+    sys.setswitchinterval(_SWITCH)
     # Nothing that a client says is a path; if it ever were one, it would lead nowhere.
     os.chdir(settings.folder)
     return application(settings)

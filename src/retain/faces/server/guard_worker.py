@@ -1,7 +1,8 @@
 """The process that decodes pictures: little memory, no files, nothing worth stealing.
 
-It reads requests on standard input and answers on standard output; pixels go into a file without
-a name that its parent opened. It is told nothing but bytes, and is killed when it takes too long.
+It reads requests on standard input and answers on standard output, in order; pixels go into one of
+the files without a name that its parent opened, so that one picture may be decoded while another is
+still to be fetched. It is told nothing but bytes, and is killed when it takes too long.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import os
 import resource
 import struct
 import sys
+from collections.abc import Sequence
 from io import BytesIO
 from typing import Final
 
 __all__ = ["ANSWER", "DECODE", "DRAW", "READY", "REQUEST", "serve"]
 
-REQUEST: Final = struct.Struct("<BIQ")
-"""What is wanted, the side in pixels (0 for none), and how many bytes of picture follow."""
+REQUEST: Final = struct.Struct("<BBIQ")
+"""What is wanted, which file for the pixels, the side (0 for none), how many bytes follow."""
 
 ANSWER: Final = struct.Struct("<BIIQ")
 """Whether it is done (1), height, width, and how many bytes follow (here: text, or a JPEG)."""
@@ -30,11 +32,11 @@ DRAW: Final = 2
 _FILE: Final = 256 * 1024 * 1024
 
 
-def serve(pixels: int, memory: int) -> None:
+def serve(pixels: Sequence[int], memory: int) -> None:
     """Answer until standard input ends.
 
     Args:
-        pixels: the file for pixels, as a descriptor.
+        pixels: the files for pixels, as descriptors.
         memory: how many bytes may be taken besides those that the program itself needs.
     """
     from PIL import Image  # noqa: F401 - imported before the limits hold
@@ -48,7 +50,7 @@ def serve(pixels: int, memory: int) -> None:
     target.write(READY)
     target.flush()
     while len(head := source.read(REQUEST.size)) == REQUEST.size:
-        kind, side, size = REQUEST.unpack(head)
+        kind, place, side, size = REQUEST.unpack(head)
         data = source.read(size)
         shape, body = (0, 0), b""
         try:
@@ -56,7 +58,7 @@ def serve(pixels: int, memory: int) -> None:
             if kind == DRAW:
                 body = _drawn(found, side)
             else:
-                os.pwrite(pixels, found.data.cast("B"), 0)
+                os.pwrite(pixels[place], found.data.cast("B"), 0)
             shape, done = (found.shape[0], found.shape[1]), 1
         except BadImage as error:
             body, done = str(error).encode("utf-8", "replace"), 0
@@ -89,4 +91,4 @@ def _limit(memory: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    serve([int(each) for each in sys.argv[2:]], int(sys.argv[1]))

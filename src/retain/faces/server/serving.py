@@ -71,12 +71,12 @@ class Serving:
         self.desk = Desk(settings.folder)
         self.metrics = Metrics()
         self.tokens = Tokens(settings.folder, settings.session)
-        self._readers = ThreadPoolExecutor(usable_cores() + 1, thread_name_prefix="retain-read")
+        self._readers = ThreadPoolExecutor(usable_cores() + 2, thread_name_prefix="retain-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="retain-write")
         self._keepers = ThreadPoolExecutor(2, thread_name_prefix="retain-keep")
         self._desk_work = ThreadPoolExecutor(1, thread_name_prefix="retain-desk")
         self._together: Together[Asking, Kept, Answers] = Together(
-            self._readers, usable_cores(), self._answered
+            self._readers, usable_cores() + 1, self._answered
         )
         self._extractor = ""
         self._waiting = 0
@@ -165,7 +165,7 @@ class Serving:
         """Single pictures asked about in the same way, each with an answer of its own."""
         from retain.vision import by_itself
 
-        with by_itself():
+        with by_itself(), self.guard.in_line([each.data for each in kept]):
             found = self._looked_at(kept, asking)
         rest, skipped = list(zip(found.answers, found.names, strict=True)), list(found.skipped)
         each: list[Answers] = []

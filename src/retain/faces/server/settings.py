@@ -47,7 +47,7 @@ class Settings:
     inbox: bool = True
     label_studio: str = ""
     session: str = ""
-    decoders: int = 2
+    decoders: int = 3
 
     @property
     def local(self) -> bool:
