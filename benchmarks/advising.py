@@ -82,6 +82,8 @@ for networks that know ImageNet; tiny photographs for one that knows CIFAR-10; a
 nothing. At those put `aside` nobody looked while the rules of advise were made.
 """
 
+PARAMETERS = {"lite0": 3_371_008, "lite2": 4_811_072, "resnet32": 463_504, "untrained": 463_504}
+
 SOURCE = {
     "clothes": "clothing17_224",
     "edges": "clothing17_224",
@@ -305,7 +307,8 @@ def asked(one: Situation) -> None:
 
 def ruled(one: Situation, advice: dict) -> tuple[str, list[float]]:
     """What the rules of now make of trials that were kept: the choice, and the expected gains."""
-    known = Known(one.classes * one.each, one.classes, advice["accuracy"])
+    parameters = PARAMETERS[one.network]
+    known = Known(one.classes * one.each, one.classes, advice["accuracy"], parameters)
     options = []
     for each in advice["options"]:
         trial, gain = each["trial"], 0.0
@@ -313,7 +316,7 @@ def ruled(one: Situation, advice: dict) -> tuple[str, list[float]]:
             seen = None if trial is None else Gain(trial["gain"], trial["error"], trial["judged"])
             gain = believed(each["choice"], known, seen).mean
         options.append(Option(**{**each, "gain": gain}))
-    choice = best(options).choice
+    choice = best(options, blind=known.blind).choice
     return (
         "pin" if choice == "learn" and advice["choice"] == "pin" else choice,
         [each.gain for each in options[2:]],

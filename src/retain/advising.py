@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any, Final
 
@@ -63,11 +64,12 @@ def advise(
     made, refused = _course(session, module)
     tried = Attempts()
     if made is not None:
+        looked = replace(looked, known=replace(looked.known, parameters=_parameters(made)))
         tried = attempt(
             session, made, looked.known, minutes=budget, module=module, progress=progress
         )
     options = _options(session, looked, made, refused, tried)
-    choice: Choice = best(options).choice
+    choice: Choice = best(options, blind=looked.known.blind).choice
     if choice == "learn" and pays_by_pins(looked.judged, looked.mistakes, looked.confused):
         choice = "pin"
     said = sentences(choice, options, looked, tried, novel, refused)
@@ -187,6 +189,10 @@ def _course(session: Session, module: Any) -> tuple[training.Course | None, Exce
         return training.course(session, plan="full", held_out=0.0, module=module), None
     except (BadOption, CannotAdopt, MissingExtra) as error:
         return None, error
+
+
+def _parameters(made: training.Course) -> int:
+    return sum(each.numel() for each in made.model.module.parameters())
 
 
 # -- weighing ----------------------------------------------------------------------------------

@@ -31,8 +31,15 @@ INDIFFERENT: Final = 0.01
 TRAINED: Final[tuple[Choice, ...]] = ("last-block", "full", "start-again")
 """The choices that train, the cheapest first."""
 
-_SPREAD: Final[Mapping[Choice, float]] = {"last-block": 0.02, "full": 0.05, "start-again": 0.15}
-"""Standard deviation of gains about `expected`."""
+_SPREAD: Final[Mapping[Choice, float]] = {"last-block": 0.026, "full": 0.065}
+"""Standard deviation of gains about `expected`, in parts of the mistakes."""
+
+_SPREAD_ANEW: Final = 0.15
+"""That of starting again, in parts of all."""
+
+# One situation in so many is that much further from what is usual.
+_STRANGE: Final = 0.2
+_FAR: Final = 4.0
 
 # Standard deviation from one training to the next.
 _RUN: Final = 0.015
@@ -45,7 +52,15 @@ _BY_LAST_BLOCK: Final = 0.2
 
 # With so many pictures of a class, half of what a network can learn of them is learned.
 _HALF_TUNED: Final = 50
-_HALF_GROWN: Final = 350
+# The same for a network that begins anew, with a million parameters; it grows with this power.
+_HALF_GROWN: Final = 230
+_GROWING: Final = 0.3
+
+_USUAL: Final = 4_000_000
+
+# Who is right in less than this part of what is beyond chance sees next to nothing. Small steps do
+# not change that, and there is nothing to lose.
+_BLIND: Final = 0.15
 
 # Mistakes are few below this share, and isolated if no confusion holds more than this part of them.
 _FEW: Final = 0.05
@@ -55,16 +70,25 @@ _PAIR: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known of a classifier's pictures: how many, of how many classes, how many right."""
+    """What is known of a classifier's pictures: how many, of how many classes, how many right.
+
+    And how many parameters its network has; None where that is not known.
+    """
 
     images: int
     classes: int
     accuracy: float
+    parameters: int | None = None
 
     @property
     def each(self) -> float:
         """Pictures of a class, on the average."""
         return self.images / self.classes
+
+    @property
+    def blind(self) -> bool:
+        """Whether hardly more is right than by chance."""
+        return (self.accuracy * self.classes - 1) / (self.classes - 1) < _BLIND
 
 
 def expected(choice: Choice, known: Known) -> Gain:
@@ -72,7 +96,7 @@ def expected(choice: Choice, known: Known) -> Gain:
 
     Of the mistakes, training all of the network takes three in ten away with many pictures, and
     adds one in ten with few, which it learns by heart; the last block does a fifth of either. What
-    begins anew knows what its own pictures tell, and no more.
+    begins anew knows what its own pictures tell, and no more; the smaller it is, the sooner.
 
     >>> few, many = Known(40, 8, 0.6), Known(4000, 8, 0.6)
     >>> expected("full", few).mean < 0 < expected("full", many).mean
@@ -81,16 +105,18 @@ def expected(choice: Choice, known: Known) -> Gain:
     wrong, each = 1 - known.accuracy, known.each
     tuned = each / (each + _HALF_TUNED)
     moved = wrong * (_MENDED * tuned - _SPOILT * (1 - tuned))
+    if known.blind:
+        moved = 0.0
     if choice == "full":
-        mean = moved
-    elif choice == "last-block":
-        mean = _BY_LAST_BLOCK * moved
-    elif choice == "start-again":
-        chance, grown = 1 / known.classes, each / (each + _HALF_GROWN)
-        mean = chance + (1 - chance) * grown - known.accuracy
-    else:
-        return Gain(0.0, 0.0, 0)
-    return Gain(mean, _SPREAD[choice], 0)
+        return Gain(moved, _SPREAD[choice] * wrong, 0)
+    if choice == "last-block":
+        return Gain(_BY_LAST_BLOCK * moved, _SPREAD[choice] * wrong, 0)
+    if choice == "start-again":
+        millions = (known.parameters or _USUAL) / 1e6
+        chance, half = 1 / known.classes, _HALF_GROWN * millions**_GROWING
+        mean = chance + (1 - chance) * each / (each + half) - known.accuracy
+        return Gain(mean, _SPREAD_ANEW, 0)
+    return Gain(0.0, 0.0, 0)
 
 
 def folds_of(images: int) -> int:
@@ -106,18 +132,24 @@ def believed(choice: Choice, known: Known, tried: Gain | None) -> Gain:
     """
     usual = expected(choice, known)
     if tried is None:
-        return usual
+        return usual.mixed(replace(usual, error=_FAR * usual.error), _STRANGE)
     kept = round(known.images * (1 - 1 / folds_of(known.images)))
     missing = usual.mean - expected(choice, replace(known, images=kept)).mean
     error = (tried.error**2 + _RUN**2) ** 0.5
-    return Gain(tried.mean + missing, error, tried.judged).beside(usual.mean, usual.error)
+    told = Gain(tried.mean + missing, error, tried.judged)
+    # Once in a while a situation is like no other; the trial says how likely that is here.
+    near, far = usual.error, _FAR * usual.error
+    weight = _STRANGE * told.likelihood(usual.mean, far)
+    weight /= weight + (1 - _STRANGE) * told.likelihood(usual.mean, near)
+    return told.beside(usual.mean, near).mixed(told.beside(usual.mean, far), weight)
 
 
-def best(options: Sequence[Option]) -> Option:
+def best(options: Sequence[Option], *, blind: bool = False) -> Option:
     """The cheapest of the options within a point of the best, of those that can be done.
 
-    They are given cheapest first. To throw everything away is advised only where that was tried.
-    Whether single mistakes are to be corrected is not decided here: see `pays_by_pins`.
+    They are given cheapest first. To throw everything away is advised only where that was tried, or
+    where what there is sees next to nothing (`blind`). Whether single mistakes are to be corrected
+    is not decided here: see `pays_by_pins`.
 
     >>> one = Option("learn", 0.0, 0.0, 0.0, None, "", "", "retain learn shop FOLDER")
     >>> two = Option("full", 0.03, -0.01, 0.07, 60.0, "", "", "retain adapt shop")
@@ -129,7 +161,7 @@ def best(options: Sequence[Option]) -> Option:
         for each in options
         if each.command
         and each.choice != "pin"
-        and (each.choice != "start-again" or each.trial is not None)
+        and (each.choice != "start-again" or each.trial is not None or blind)
     ]
     most = max(each.gain for each in possible if each.gain is not None)
     return next(each for each in possible if (each.gain or 0.0) >= most - INDIFFERENT)

@@ -7,9 +7,11 @@ for both does not count; how sure the difference is follows from the pictures th
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +56,21 @@ class Gain:
         weight = spread**2 / (spread**2 + self.error**2)
         mean = weight * self.mean + (1 - weight) * expected
         return Gain(mean, weight**0.5 * self.error, self.judged)
+
+    def likelihood(self, expected: float, spread: float) -> float:
+        """How likely such a gain is to be seen where gains vary so about `expected`."""
+        return NormalDist(expected, math.hypot(spread, self.error)).pdf(self.mean)
+
+    def mixed(self, other: Gain, weight: float) -> Gain:
+        """This, or with probability `weight` the other; the mean, and the deviation about it.
+
+        >>> Gain(0.0, 0.03, 9).mixed(Gain(0.1, 0.03, 9), 0.5)
+        Gain(mean=0.05, error=0.058..., judged=9)
+        """
+        mean = (1 - weight) * self.mean + weight * other.mean
+        square = (1 - weight) * (self.error**2 + (self.mean - mean) ** 2)
+        square += weight * (other.error**2 + (other.mean - mean) ** 2)
+        return Gain(mean, square**0.5, self.judged)
 
     def scaled(self, factor: float) -> Gain:
         """The same of errors that are `factor` times as frequent."""
