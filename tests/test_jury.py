@@ -19,7 +19,7 @@ def everyone(shop, found):  # noqa: F811
     """What is said of all members: left out where that can be, as `predict` answers else."""
     state = shop._session.state
     answers = dict(zip((s.image for s in state.samples), state.answers, strict=False))
-    return Judged({**answers, **found.answers}, found.losses)
+    return Judged({**answers, **found.answers}, found.losses, found.scores)
 
 
 @pytest.mark.parametrize("head", ["cosine", "discriminant", "ridge", "nearest-mean"])

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,47 +21,28 @@ import numpy as np
 from retain.algebra import net_bounds
 from retain.caches import State
 from retain.errors import BadOption, Locked
-from retain.gate import luck, paired
 from retain.intake import Eyes, chunks, recomputed
-from retain.pairing import Pairs, differences
+from retain.pairing import differences
 from retain.projection import born
 from retain.refusal import concluded, refuse
 from retain.session import Session
-from retain.solving import Vectors
 from retain.store import Era
 from retain.store.eras import Files
 from retain.store.start import Layer, file_name, packed
 from retain.store.writing import Featured
 from retain.values import Budgets, Check, Progress, Update, Verdict
 from retain.vision import OnnxExtractor, load_extractor
+from retain.weighing import HeldOut, compared, evidence
 
 __all__ = ["HeldOut", "refuse_kind", "replace"]
 
 _CONFIDENCE = 0.95
-
-# How likely the gains may be by chance alone.
-_CHANCE = 0.1
 
 # Pictures whose features are kept in one transaction, and as many as may be left for the end.
 _CHUNK = 128
 
 # How long to wait at the end for somebody who learns, in seconds.
 _PATIENCE = 600.0
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class HeldOut:
-    """Pictures that neither extractor was trained with and nobody learned.
-
-    Attributes:
-        before: their features by the extractor in force, int16 [n, d], and lengths float32 [n].
-        after: the same by the one that is to come.
-        labels: what they are.
-    """
-
-    before: Vectors
-    after: Vectors
-    labels: Sequence[str]
 
 
 def replace(
@@ -273,7 +253,7 @@ def _verdict(
         budgets = Budgets(**session.store.rules().budgets)
         checks.append(_held_out(state, candidate, held_out, budgets))
     if seen and state.mind.head is not None:
-        checks.append(_evidence(session, state, candidate, seen, held_out))
+        checks.append(evidence(session, state, candidate, seen, held_out))
     gone = session.store.unknown(trained)
     if gone:
         checks.append(
@@ -289,47 +269,9 @@ def _verdict(
     return replaced(verdict, checks=tuple(checks), passed=all(each.passed for each in checks))
 
 
-def _evidence(
-    session: Session,
-    state: State,
-    candidate: State,
-    seen: Collection[str],
-    aside: HeldOut | None,
-) -> Check:
-    """Whether those that it was not trained with show that it is better.
-
-    To change everything for nothing is no gain: what cannot be told from chance is refused.
-    """
-    said = session.judged(state), session.judged(candidate)
-    lost, gained, n = paired(Pairs.of(state, candidate), said, seen)
-    if aside is not None and len(aside.labels):
-        more = _compared(state, candidate, aside)
-        lost, gained, n = lost + more[0], gained + more[1], n + len(aside.labels)
-    chance = luck(lost, gained)
-    what = f"of {n:,} pictures that the extractor was not trained with, {gained:,} would be right "
-    what += f"that are wrong now, and {lost:,} wrong that are right"
-    passed = gained > lost and chance <= _CHANCE
-    if not n:
-        what = "every remembered picture was trained with, so none can judge the extractor"
-    elif not passed and gained <= lost:
-        what += ": nothing shows that it is better"
-    elif not passed:
-        what = f"undecided: {what}; {n:,} judges cannot tell that from chance ({chance:.0%})"
-    return Check("evidence", passed, what, chance, limit=_CHANCE)
-
-
-def _compared(state: State, candidate: State, aside: HeldOut) -> tuple[int, int]:
-    """How many pictures held out are lost and gained."""
-    was = state.mind.answers(*aside.before)
-    now = candidate.mind.answers(*aside.after)
-    told = list(zip(was, now, aside.labels, strict=True))
-    lost = sum(a == truth != b for a, b, truth in told)
-    return lost, sum(a != truth == b for a, b, truth in told)
-
-
 def _held_out(state: State, candidate: State, aside: HeldOut, budgets: Budgets) -> Check:
     was = state.mind.answers(*aside.before)
-    lost, gained = _compared(state, candidate, aside)
+    lost, gained = compared(state, candidate, aside)
     truth, n = list(aside.labels), len(aside.labels)
     before = sum(a == t for a, t in zip(was, truth, strict=True))
     low, high = net_bounds(lost, gained, n, _CONFIDENCE)

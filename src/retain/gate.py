@@ -8,7 +8,6 @@ protected, and every pin, has no budget.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from retain.jury import Judged
 from retain.pairing import Pairs
 from retain.values import Budgets, Check, Sample, Suspect, Verdict
 
-__all__ = ["Lesson", "judge", "luck", "paired", "watch"]
+__all__ = ["Lesson", "judge", "paired", "watch"]
 
 _CONFIDENCE = 0.95
 _FEWEST = 5
@@ -106,19 +105,6 @@ def paired(
     lost = sum(flip.before == flip.sample.label != flip.after for flip in moved)
     gained = sum(flip.before != flip.sample.label == flip.after for flip in moved)
     return lost, gained, len(judges)
-
-
-def luck(lost: int, gained: int) -> float:
-    """How likely that many gains, or more, are among the answers that changed, by chance alone.
-
-    The one-sided exact sign test: as if each change were a gain or a loss with even odds.
-
-    >>> luck(0, 4), luck(2, 4) > 0.3, luck(0, 0)
-    (0.0625, True, 1.0)
-    """
-    changed = lost + gained
-    ways = sum(math.comb(changed, k) for k in range(gained, changed + 1))
-    return ways / int(2**changed)
 
 
 def _judges(

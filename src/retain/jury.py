@@ -54,17 +54,19 @@ class Judged:
     Attributes:
         answers: image → label answered.
         losses: image → −ln p of its own label, in nats, of those left out.
+        scores: image → Σ (p − y)² over the classes (Brier 1950), 0 to 2, of the same.
     """
 
     answers: Mapping[str, str]
     losses: Mapping[str, float]
+    scores: Mapping[str, float]
 
 
 def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
     """What a state answers for those of its members that can be left out."""
     head, base, solver, tuning = state.mind.head, state.base, state.solver, state.mind.tuning
     if head is None or base is None or solver is None or tuning is None or len(head.classes) < 2:
-        return Judged({}, {})
+        return Judged({}, {}, {})
     position = {label: i for i, label in enumerate(head.classes)}
     counts = solver.moments.counts
     rows = [
@@ -73,7 +75,7 @@ def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
         if not (sample := state.samples[i]).pinned and counts[position[sample.label]] > 1
     ]
     if not rows:
-        return Judged({}, {})
+        return Judged({}, {}, {})
     samples = [state.samples[i] for i in rows]
     truth = np.array([position[sample.label] for sample in samples], dtype=np.intp)
     features = state.features[rows]
@@ -93,5 +95,13 @@ def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
     logs = log_softmax(logits)
     best = (head.classes[i] for i in logits.argmax(axis=1))
     answers = {sample.image: label for sample, label in zip(samples, best, strict=True)}
-    losses = -logs[np.arange(len(rows)), truth]
-    return Judged(answers, {s.image: float(loss) for s, loss in zip(samples, losses, strict=True)})
+    images, own = [sample.image for sample in samples], np.arange(len(rows))
+    losses = -logs[own, truth]
+    chances = np.exp(logs)
+    chances[own, truth] -= 1
+    scores = np.einsum("ij,ij->i", chances, chances)
+    return Judged(
+        answers,
+        dict(zip(images, losses.tolist(), strict=True)),
+        dict(zip(images, scores.tolist(), strict=True)),
+    )

@@ -186,7 +186,7 @@ def promote(
             before_now, after_now = _seen(session, before), _seen(session, after)
             verdict = judge(
                 Pairs.of(before_now, _held(before_now, after_now)),
-                (Judged({}, {}), Judged({}, {})),
+                (Judged({}, {}, {}), Judged({}, {}, {})),
                 Budgets(**rules.budgets),
                 protected=rules.protected,
                 # What only the new one was taught is no test of it.
