@@ -206,6 +206,7 @@ def adapt(
 
     Raises:
         GateRefused: if it would cost more than the budgets allow.
+        BadOption: if the extractor would stay as it is.
         Refused: if the loss is not a finite number.
         BadImage: if a remembered picture cannot be prepared.
         Locked: if another process adapts.
@@ -213,6 +214,10 @@ def adapt(
     from retain import train
 
     started, store = time.perf_counter(), session.store
+    before = session.eyes_of(course.era).extractor
+    same = isinstance(before, OnnxExtractor) and course.rule == before.rule
+    if session.start is None and course.lesson is None and same:
+        course.plan.refuse_idle(course.model)
     trained = {sample.image for sample in course.learned}
     exemplars: tuple[str, ...] = ()
     told: dict[str, Any] = {}

@@ -188,6 +188,20 @@ class Plan:
             for layer in block.layers
         )
 
+    def refuse_idle(self, model: Growing) -> None:
+        """Raise if nothing before the head learns, where the head is not what is wanted.
+
+        Raises:
+            BadOption: which says what to do instead.
+        """
+        rows = self.describe(model)
+        if all(row.state == "frozen" for row in rows if row.block != rows[-1].block):
+            raise BadOption(
+                "this plan trains the last layer alone, and a classifier that was made here has "
+                "none to train: it is solved exactly with every change, so feature extraction is "
+                "what learning does already. To train more: --preset last-block, or none for all"
+            )
+
     def _row(
         self,
         module: Any,
