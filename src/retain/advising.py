@@ -234,8 +234,9 @@ def _options(
             Option(
                 choice,
                 gain.mean,
-                gain.mean - reach,
-                gain.mean + reach,
+                # No fewer than none can be right, and no more than all.
+                max(gain.mean - reach, -looked.known.accuracy),
+                min(gain.mean + reach, 1 - looked.known.accuracy),
                 _seconds(choice, looked, made, picture),
                 _risk(choice, looked),
                 str(refused) if refused is not None else why,

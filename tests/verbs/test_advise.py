@@ -186,6 +186,12 @@ def test_without_pytorch_it_says_what_the_extra_would_add(tmp_path):
         assert full.trial is None
         assert "pip install 'retain[train]'" in full.why
         assert any("pip install 'retain[train]'" in each for each in advice.sentences)
+        for option in advice.options:
+            assert -advice.accuracy <= option.low <= option.high <= 1 - advice.accuracy
+        told = process("advise", str(shop.path)).stdout.decode()
+        # Once in the sentences, and once for all that would be trained.
+        assert told.count("pip install 'retain[train]'") == 2
+        assert "\nlast-block, full, start-again: " in told
 
 
 def test_the_command_says_it_in_sentences_and_as_json(tmp_path, shop):

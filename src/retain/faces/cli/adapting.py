@@ -215,7 +215,9 @@ def advise(
         ],
     )
     for each in told:
-        line(f"{each.choice}: {clean(each.why)}")
+        same = [other.choice for other in advice.options if other.why == each.why]
+        if same[0] == each.choice:
+            line(f"{', '.join(same)}: {clean(each.why)}")
     for remark in advice.notes:
         note(f"note: {clean(remark)}")
 
