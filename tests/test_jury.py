@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import retain
 from retain.algebra import HeadOptions
 from retain.jury import Judged, Jury, judged
 from retain.solving import chosen
@@ -102,3 +103,17 @@ def test_it_follows_every_event(shop):  # noqa: F811
         kept = said(shop)
         assert kept.answers == anew.answers
         assert kept.losses == pytest.approx(anew.losses)
+
+
+def test_who_is_warm_need_not_work_out_the_jury_with_the_first_change(fresh, monkeypatch):  # noqa: F811
+    shop = fresh()  # noqa: F811
+    shop.warm()  # nothing is known, so there is nothing to do
+    for label in LABELS:
+        shop.learn(cluster(label, 12, spread=2.0), label, force=True)
+    with retain.open(shop.path) as other:
+        made, real = [], Jury.of
+        monkeypatch.setattr(Jury, "of", lambda *given: made.append(1) or real(*given))
+        other.warm()
+        assert len(made) == 1
+        other.correct(cluster("ant", 1, seed=9)[0], "bee", force=True, dry_run=True)
+        assert len(made) == 1

@@ -91,6 +91,10 @@ class Reader:
         """
         self._session.look_with(decoder, recall)
 
+    def warm(self) -> None:
+        """Work out what the first change would have to, so that it takes no longer than others."""
+        self._session.judged(self._session.state)
+
     def predict(
         self,
         source: Any,
@@ -119,18 +123,10 @@ class Reader:
         answering, members, taken, skipped = self._looked(collected, mind, progress)
         if answering.head is None:
             raise self._nothing_learned()
-        answers = [
-            answer(
-                answering,
-                e.name,
-                e.image,
-                e.feature,
-                e.norm,
-                top=top,
-                remembered=e.image in members,
-            )
-            for e in taken
-        ]
+        answers = []
+        for e in taken:
+            vector, known = (e.feature, e.norm), e.image in members
+            answers.append(answer(answering, e.name, e.image, *vector, top=top, remembered=known))
         return Predictions(tuple(answers), tuple(skipped), answering.event)
 
     def evaluate(

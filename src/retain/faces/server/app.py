@@ -59,13 +59,16 @@ def application(settings: Settings) -> ASGIApp:
         # The first to ask need not wait for the network to be loaded.
         await serving.read(_warm, serving)
         watch = asyncio.create_task(serving.watch())
+        # Nor the first to teach; meanwhile others are answered.
+        warm = asyncio.create_task(serving.warm())
         _end_streams_first(serving)
         try:
             yield
         finally:
-            watch.cancel()
-            with suppress(asyncio.CancelledError):
-                await watch
+            for task in (warm, watch):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await asyncio.to_thread(serving.close)
 
     app = FastAPI(

@@ -126,6 +126,11 @@ class Serving:
         # What has begun is finished even if nobody waits for the answer any more.
         return await asyncio.shield(self._run(self._writer, named))
 
+    async def warm(self) -> None:
+        """Make ready for the first change."""
+        with suppress(retain.RetainError, RuntimeError):
+            await asyncio.get_running_loop().run_in_executor(self._writer, self.classifier.warm)
+
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await self._counted(asyncio.get_running_loop().run_in_executor, pool, work)
 
