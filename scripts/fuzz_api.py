@@ -74,7 +74,12 @@ def main() -> int:
                 shop.learn(rows.astype(np.float32), label)
         process, token = started(Path(folder) / "shop", port)
         try:
-            words = [given.schemathesis, "run", f"http://127.0.0.1:{port}/openapi.json"]
+            # It runs in another folder, where a path from here leads nowhere.
+            words = [
+                str(Path(given.schemathesis).absolute()),
+                "run",
+                f"http://127.0.0.1:{port}/openapi.json",
+            ]
             words += ["--header", f"Authorization: Bearer {token}"]
             words += ["--checks", "not_a_server_error", "--exclude-path", ENDLESS]
             words += ["--max-examples", str(given.examples), "--seed", str(given.seed)]
