@@ -128,6 +128,15 @@ def test_a_crash_is_the_pictures_fault_the_second_time(guard, monkeypatch):
     assert guard.decode(picture(20)).shape == (20, 60, 3)
 
 
+def in_threads(ask):
+    """Call it with 0 to 3, at the same time."""
+    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+
+
 def test_answers_are_never_mixed_between_threads():
     shared, wrong = Guard(2), []
     pictures = [encode_array(np.full((20 + i, 30, 3), i, np.uint8)) for i in range(12)]
@@ -139,11 +148,7 @@ def test_answers_are_never_mixed_between_threads():
             if pixels.shape != (20 + i, 30, 3) or (pixels != i).any():
                 wrong.append(i)
 
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    in_threads(ask)
     shared.close()
     assert not wrong
 
@@ -244,10 +249,6 @@ def test_lines_in_threads_are_never_mixed():
                     if pixels.shape != (20 + i, 30, 3) or (pixels != i).any():
                         wrong.append(i)
 
-    threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    in_threads(ask)
     shared.close()
     assert not wrong
