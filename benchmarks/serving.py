@@ -3,12 +3,11 @@
 1. Batch 1: the same pictures in turn through `Classifier.predict` here and through a server;
    the median difference. Bar: 3 ms.
 2. 32 clients at once on one server, beside the bare extractor, in short turns; each picture comes
-   once in a while, so that no answer is remembered. Bar: 0.9 of the bare extractor's batched rate.
-   Batched: ONNX Runtime with all cores and nothing else, pictures decoded and prepared beforehand,
-   in batches of several sizes. Beside it the harder rate, of `extract_many`: one picture at a time
-   on a thread for each core, decoding included. The clients, and whatever else the machine does,
-   take from the same processors; so beside the rates stands the processor time of an answer, that
-   of the clients by itself.
+   once in a while, so that no answer is remembered. Bar: 0.9 of the rate of `extract_many`, one
+   picture at a time on a thread for each core, decoding included. Beside it, ONNX Runtime with all
+   cores and nothing else in batches of several sizes, pictures prepared beforehand. The
+   clients, and whatever else the machine does, take from the same processors; so beside the rates
+   stands the processor time of an answer, that of the clients by itself.
 3. 10,000 mixed requests to two workers, 200 of them corrections, while workers are killed five
    times: every correction that was acknowledged is there, and every answer is that of the version
    that it names. Bar: nothing lost, nothing mixed.
@@ -238,12 +237,12 @@ def throughput(port: int, process: int, asked: list[bytes], turns: int) -> None:
         for size, each in zip(BATCHES, np.array(alone).T, strict=True)
     ]
     table(
-        f"{CLIENTS} clients beside the network alone in batches (bar: 0.90)",
+        f"{CLIENTS} clients beside the network alone in batches",
         ["batch", "pictures a second", "server / batched, turn by turn"],
         together,
     )
     table(
-        f"{CLIENTS} clients, {turns} turns of {TURN:g} s each, medians",
+        f"{CLIENTS} clients, {turns} turns of {TURN:g} s each, medians (bar: 0.90)",
         ["", "pictures a second", "processor ms each"],
         [
             [

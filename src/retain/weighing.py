@@ -49,7 +49,7 @@ def luck(gains: ArrayLike) -> float:
     """How likely such a mean gain, or a greater, is by chance where there is none, 0 to 1.
 
     The one-sided t-test of paired differences (Student 1908), but never less than the chance that
-    all of so many gain: that needs no normal distribution, which few differences do not have.
+    all of so many gain, which needs no normal distribution; so few cannot show that they have one.
 
     >>> round(luck([0.1, 0.3, 0.2, -0.1]), 2), luck([-0.1, -0.3]) > 0.5, luck([1.0, 1.1])
     (0.12, True, 0.25)
@@ -152,7 +152,10 @@ def _both(was: Mind, now: Mind) -> set[str]:
 
 
 def brier(mind: Mind, feature: NDArray[np.int16], norm: float, label: str) -> float:
-    """Σ (p − y)² over the classes (Brier 1950), 0 to 2, of what a mind answers for a picture."""
+    """Σ (p − y)² over the classes (Brier 1950) of what a mind answers for a picture.
+
+    0 to 2; up to the number of classes where their probabilities stand apart.
+    """
     assert mind.head is not None
     logs = mind.log_probabilities(mind.logits(feature, norm))
     chances = np.exp(logs)
