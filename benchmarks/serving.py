@@ -2,8 +2,8 @@
 
 1. Batch 1: the same pictures in turn through `Classifier.predict` here and through a server;
    the median difference. Bar: 3 ms.
-2. 32 clients at once on one server, beside the bare extractor, in short turns; each picture comes
-   once in a while, so that no answer is remembered. Bar: 0.9 of the rate of `extract_many`, one
+2. 32 clients at once on one server, beside the bare extractor, in short turns; no picture comes
+   twice, so that no answer is remembered. Bar: 0.9 of the rate of `extract_many`, one
    picture at a time on a thread for each core, decoding included. Beside it, ONNX Runtime with all
    cores and nothing else in batches of several sizes, pictures prepared beforehand. The
    clients, and whatever else the machine does, take from the same processors; so beside the rates
@@ -158,18 +158,31 @@ def overhead(shop: retain.Classifier, port: int, asked: list[bytes]) -> None:
     )
 
 
-def crowd(port: int, requests: Iterator[bytes], seconds: float) -> tuple[int, float]:
-    """Answers that so many clients get, each asking again when it is answered, and the time taken.
+def fresh(asked: list[bytes]) -> Iterator[bytes]:
+    """Requests about pictures of which no two have the same bytes: none was ever seen before."""
+    head = request("/predict", b"", "image/jpeg").partition(b"Content-Length")[0]
+    for number, data in enumerate(itertools.cycle(asked)):
+        # What comes after the end of a JPEG is not looked at.
+        yield b"%bContent-Length: %d\r\n\r\n%b%08d" % (head, len(data) + 8, data, number)
 
-    One thread and one `select` for all of them: what asks must not take from what answers.
+
+def crowd(port: int, requests: Iterator[bytes], seconds: float) -> tuple[int, float, int]:
+    """How many answers so many clients get in so many seconds, each asking again when answered.
+
+    It is counted while all of them ask: not before each was answered once, nor while the last ones
+    are waited for. One thread and one `select` for all of them: what asks must not take from what
+    answers.
+
+    Returns:
+        The answers that count, the seconds that they took, and all answers.
     """
-    started = time.perf_counter()
     with selectors.DefaultSelector() as waiting:
         for _ in range(CLIENTS):
             link = socket.create_connection(("127.0.0.1", port))
             waiting.register(link, selectors.EVENT_READ, bytearray())
             link.sendall(next(requests))
-        done = 0
+        done = counted = 0
+        began = ended = 0.0
         while waiting.get_map():
             for key, _ in waiting.select(60):
                 link, told = key.fileobj, key.data
@@ -183,12 +196,30 @@ def crowd(port: int, requests: Iterator[bytes], seconds: float) -> tuple[int, fl
                     continue
                 told.clear()
                 done += 1
-                if time.perf_counter() - started < seconds:
-                    link.sendall(next(requests))
-                else:
+                if not ended:
+                    now = time.perf_counter()
+                    if done == CLIENTS:
+                        began = now
+                    elif began and now - began >= seconds:
+                        counted, ended = done - CLIENTS, now
+                if ended:
                     waiting.unregister(link)
                     link.close()
-    return done, time.perf_counter() - started
+                else:
+                    link.sendall(next(requests))
+    return counted, ended - began, done
+
+
+def bare(extractor: OnnxExtractor, pictures: Iterator[bytes], seconds: float) -> tuple[int, float]:
+    """How many pictures the extractor does in so many seconds, from the first answer on."""
+    stream = (Source("", lambda data=data: data) for data in pictures)
+    began = 0.0
+    for done, _ in enumerate(extract_many(stream, extractor)):
+        now = time.perf_counter()
+        began = began or now
+        if now - began >= seconds:
+            return done, now - began
+    raise AssertionError
 
 
 def batched(extractor: OnnxExtractor, asked: list[bytes], size: int) -> Iterator[float]:
@@ -212,25 +243,21 @@ def batched(extractor: OnnxExtractor, asked: list[bytes], size: int) -> Iterator
 
 def throughput(port: int, process: int, asked: list[bytes], turns: int) -> None:
     extractor = load_builtin("efficientnet_lite0")
-    made = [request("/predict", data, "image/jpeg") for data in asked]
-    requests, pictures = itertools.cycle(made), itertools.cycle(asked)
+    requests, pictures = fresh(asked), itertools.cycle(asked)
     crowd(port, requests, TURN)
     assert isinstance(extractor, OnnxExtractor)
     batches = [batched(extractor, asked, size) for size in BATCHES]
     rows, alone = [], []
     for _ in range(turns):
         alone.append([next(each) for each in batches])
-        started, used, done = time.perf_counter(), time.process_time(), 0
-        stream = (Source("", lambda data=data: data) for data in pictures)
-        for _each in extract_many(stream, extractor):
-            done += 1
-            if time.perf_counter() - started > TURN:
-                break
-        bare = done / (time.perf_counter() - started), (time.process_time() - used) / done * 1e3
+        used = time.process_time()
+        done, seconds = bare(extractor, pictures, TURN)
+        alone_cpu = (time.process_time() - used) / done * 1e3
         used, own = spent(process), time.process_time()
-        count, seconds = crowd(port, requests, TURN)
-        asking = (time.process_time() - own) / count * 1e3
-        rows.append((*bare, count / seconds, (spent(process) - used) / count * 1e3, asking))
+        count, window, every = crowd(port, requests, TURN)
+        asking = (time.process_time() - own) / every * 1e3
+        cpu = (spent(process) - used) / every * 1e3
+        rows.append((done / seconds, alone_cpu, count / window, cpu, asking))
     bare_rate, bare_cpu, rate, cpu, asking = np.array(rows).T
     together = [
         [f"{size}", f"{np.median(each):.0f}", f"{np.median(rate / each):.2f}"]

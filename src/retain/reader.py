@@ -18,6 +18,7 @@ from retain.comparisons import Cluster, Diff, Explanation, Export, Hint, Neighbo
 from retain.errors import NothingLearned
 from retain.intake import Taken, checked_label, named
 from retain.session import Session
+from retain.solving import single_threaded
 from retain.store import pack
 from retain.values import (
     ClassInfo,
@@ -124,9 +125,11 @@ class Reader:
         if answering.head is None:
             raise self._nothing_learned()
         answers = []
-        for e in taken:
-            vector, known = (e.feature, e.norm), e.image in members
-            answers.append(answer(answering, e.name, e.image, *vector, top=top, remembered=known))
+        with single_threaded():  # once for all
+            for e in taken:
+                vector, known = (e.feature, e.norm), e.image in members
+                found = answer(answering, e.name, e.image, *vector, top=top, remembered=known)
+                answers.append(found)
         return Predictions(tuple(answers), tuple(skipped), answering.event)
 
     def evaluate(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, overload
 
+from retain.plain import to_json
 from retain.verdicts import Budgets, Check, Suspect, Verdict, Version
 
 __all__ = [
@@ -50,23 +50,6 @@ def content_hash(data: bytes) -> str:
     'sha256:e3b0c44298fc'
     """
     return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def to_json(value: Any) -> Any:
-    """A value of this module as dictionaries, lists, strings and numbers.
-
-    >>> to_json(Skipped("a.txt", "not a picture"))
-    {'path': 'a.txt', 'reason': 'not a picture'}
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: to_json(getattr(value, f.name)) for f in dataclasses.fields(value) if f.repr
-        }
-    if isinstance(value, Mapping):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item) for item in value]
-    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What is kept besides: bounded, shared, and gone when it should be."""
 
 import threading
+import time
 
 import pytest
 
@@ -199,3 +200,77 @@ def test_metrics_count_what_happened(server):
     assert values["retain_workers"] == "1"
     assert values['retain_requests_total{route="/predict",method="POST",status="200"}'] == "1"
     assert values['retain_request_seconds_bucket{route="/predict",le="+Inf"}'] == "1"
+
+
+# -- written behind ---------------------------------------------------------------------------
+
+
+def test_what_waits_is_known_at_once_here_and_soon_elsewhere(tmp_path):
+    late, other = Desk(tmp_path / "serve", behind=0.2), Desk(tmp_path / "serve")
+    names = late.keep([kept(1), kept(2)])
+    late.wonder([(kept(1).image, "mug", 0.5, 0.01, names[0])])
+    deadline = time.monotonic() + 20
+    while not other.inbox()[1] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert other.asked(names[1]) == kept(2).image
+    assert other.picture(kept(2).image) == kept(2)
+    assert [each.image for each in other.inbox()[1]] == [kept(1).image]
+    last = late.keep([kept(3)])[0]
+    assert late.asked(last) == kept(3).image
+    late.close()
+    other.close()
+
+
+def test_what_waits_is_written_when_it_closes(tmp_path):
+    late = Desk(tmp_path / "serve", behind=60)
+    names = late.keep([kept(n) for n in range(3)])
+    started = time.monotonic()
+    late.close()
+    assert time.monotonic() - started < 30
+    found = Desk(tmp_path / "serve")
+    assert [found.asked(name) for name in names] == [kept(n).image for n in range(3)]
+    found.close()
+
+
+def test_what_waits_is_erased_as_if_it_had_been_written(tmp_path):
+    late = Desk(tmp_path / "serve", behind=60)
+    names = late.keep([kept(n, 3000) for n in range(3)])
+    late.erase([kept(1).image], answers=False)
+    assert late.picture(kept(1).image) is None
+    assert late.asked(names[1]) == kept(1).image
+    for file in (tmp_path / "serve").iterdir():
+        assert kept(1, 3000).data not in file.read_bytes()
+    late.close()
+
+
+def test_too_much_does_not_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_WAITING", 1000)
+    late, other = Desk(tmp_path / "serve", behind=60), Desk(tmp_path / "serve")
+    first = late.keep([kept(1, 400)])[0]
+    assert other.asked(first) is None
+    second = late.keep([kept(2, 700)])[0]
+    assert [other.asked(each) for each in (first, second)] == [kept(1).image, kept(2).image]
+    other.close()
+    late.close()
+
+
+def test_many_keep_while_it_is_written_behind(tmp_path):
+    late = Desk(tmp_path / "serve", behind=0.001)
+    names = []
+
+    def ask(start):
+        for n in range(start, start + 50):
+            names.append((late.keep([kept(n)])[0], n))
+            if n % 7 == 0:
+                assert late.asked(names[-1][0])
+
+    threads = [threading.Thread(target=ask, args=(100 * k,)) for k in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    late.close()
+    found = Desk(tmp_path / "serve")
+    assert all(found.asked(name) == kept(n).image for name, n in names)
+    assert len(names) == 200
+    found.close()

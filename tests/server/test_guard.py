@@ -113,10 +113,9 @@ def test_a_decoder_that_was_killed_is_replaced_and_nothing_is_lost(guard):
 
 
 def test_a_crash_is_the_pictures_fault_the_second_time(guard, monkeypatch):
-    def crash(child, parts, deadline):
-        if picture(20) in parts:  # before it can answer
-            os.kill(process._child.pid, signal.SIGSEGV)
-        return real(child, parts, deadline)
+    def crash(child, request, deadline):
+        os.kill(process._child.pid, signal.SIGSEGV)  # before it can answer
+        return real(child, request, deadline)
 
     from retain.faces.server import guard as module
 
@@ -188,19 +187,28 @@ def test_a_line_gives_what_each_alone_gives(guard, seed):
     assert guard.decode(picture(20)).shape == (20, 60, 3)
 
 
-def test_a_line_decodes_the_next_while_its_thread_is_busy(guard, monkeypatch):
-    line = [picture(20, seed=i) for i in range(3)]
-    with guard.in_line(line):
-        guard.decode(line[0])
-        waited = []
-        from retain.faces.server import guard as module
+def test_a_line_decodes_the_next_ones_while_its_thread_is_busy(guard, monkeypatch):
+    line = [picture(20, seed=i) for i in range(7)]
+    asked = []
+    from retain.faces.server import guard as module
 
-        real = module._send
-        monkeypatch.setattr(module, "_send", lambda *a: waited.append(a[1][1]) or real(*a))
-        for data in line[1:]:
+    real = module._write
+    monkeypatch.setattr(module, "_write", lambda file, data: asked.append(data) or real(file, data))
+    with guard.in_line(line):
+        for place, data in enumerate(line):
             guard.decode(data)
-        # The second had been sent before; only the third was still to be.
-        assert waited == [line[2]]
+            assert asked == line[: place + 1 + module._AHEAD]
+
+
+def test_who_is_not_of_the_line_comes_between(guard):
+    line = [picture(20 + i, seed=i) for i in range(6)]
+    other = picture(40, seed=9)
+    with guard.in_line(line):
+        for data in line[:3]:
+            assert (guard.decode(data) == decode(data)).all()
+        assert (guard.decode(other) == decode(other)).all()
+        for data in line[3:]:
+            assert (guard.decode(data) == decode(data)).all()
 
 
 def test_who_dies_on_a_picture_ahead_takes_no_other_with_it(monkeypatch):

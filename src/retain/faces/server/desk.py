@@ -7,6 +7,7 @@ forgotten is overwritten.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import sqlite3
@@ -21,14 +22,21 @@ from typing import Any, Final, final
 
 __all__ = ["Desk", "Kept", "Unknown"]
 
+_LOG: Final = logging.getLogger("retain.serve")
+
 _ANSWERS: Final = 2000
 _BYTES: Final = 256 * 1024 * 1024
 _AGE: Final = 24 * 3600.0
 _INBOX: Final = 500
 _FORMAT: Final = 1
 
-# How often it is tidied, in answers.
-_TIDY: Final = 50
+# How often it is tidied, in answers and in bytes.
+_TIDY: Final = 500
+_TIDY_BYTES: Final = 32 * 1024 * 1024
+
+# So many bytes wait to be written at most, or as many answers.
+_WAITING: Final = 16 * 1024 * 1024
+_WAITING_ANSWERS: Final = 500
 
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS pictures (
@@ -71,16 +79,28 @@ class Unknown:
 
 @final
 class Desk:
-    """The desk in a folder; safe between threads, shared by processes."""
+    """The desk in a folder; safe between threads, shared by processes.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where its file is.
+        behind: seconds that what was asked about may wait to be written, with what comes after it;
+            this object knows it at once all the same, other processes only then. 0 writes it before
+            `keep` and `wonder` return.
+    """
+
+    def __init__(self, folder: Path, behind: float = 0.0) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         file = folder / "desk.db"
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
         self._turn = threading.RLock()
         self._line = threading.Lock()
-        self._pending: list[tuple[str, Kept]] = []
-        self._since = 0
+        self.behind = behind
+        self._pending: list[tuple[str, Kept, float]] = []
+        self._wondered: list[tuple[str, str, float, float, str, float]] = []
+        self._waiting = self._since = self._since_bytes = 0
+        self._ended = threading.Event()
+        self._called = threading.Condition(self._line)
+        self._writer: threading.Thread | None = None
         self._base = sqlite3.connect(
             file, timeout=10.0, isolation_level=None, check_same_thread=False
         )
@@ -93,8 +113,13 @@ class Desk:
         self._base.executescript(f"{_TABLES} PRAGMA user_version = {_FORMAT};")
 
     def close(self) -> None:
-        """Let go of the file."""
-        with self._turn:
+        """Write what waits, and let go of the file."""
+        self._ended.set()
+        with self._called:
+            self._called.notify()
+        if self._writer is not None:
+            self._writer.join()
+        with self._reading():
             self._base.close()
 
     # -- pictures asked about ------------------------------------------------------------------
@@ -103,35 +128,71 @@ class Desk:
         """Keep pictures that were asked about; returns a new name for the answer to each."""
         now = time.time()
         names = [f"p-{secrets.token_hex(12)}" for _ in pictures]
-        # Who comes while another writes is written with the next, in one transaction.
         with self._line:
-            self._pending += zip(names, pictures, strict=True)
-        with self._turn:
-            with self._line:
-                waiting, self._pending = self._pending, []
-            if waiting:
-                self._write_kept([name for name, _ in waiting], [each for _, each in waiting], now)
+            self._pending += [(name, each, now) for name, each in zip(names, pictures, strict=True)]
+            self._waiting += sum(len(each.data) for each in pictures)
+            many = self._waiting > _WAITING or len(self._pending) > _WAITING_ANSWERS
+        self._wait(many)
         return names
 
-    def _write_kept(self, names: Sequence[str], pictures: Sequence[Kept], now: float) -> None:
-        with self._writing():
-            self._base.executemany(
-                "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) "
-                "ON CONFLICT (hash) DO UPDATE SET at = excluded.at",
-                [(each.image, each.name, now, len(each.data), each.data) for each in pictures],
-            )
-            self._base.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?)",
-                [(name, each.image, now) for name, each in zip(names, pictures, strict=True)],
-            )
-            self._since += len(names)
-            if self._since >= _TIDY:
-                self._since = 0
-                self._tidy(now)
+    def _wait(self, many: bool) -> None:
+        """Have what waits written soon; now, if nothing may wait or too much does."""
+        if many or not self.behind:
+            with self._reading():
+                pass
+            return
+        with self._called:
+            if self._writer is None and not self._ended.is_set():
+                self._writer = threading.Thread(
+                    target=self._write_behind, name="retain-desk-behind", daemon=True
+                )
+                self._writer.start()
+            self._called.notify()
+
+    def _write_behind(self) -> None:
+        while True:
+            with self._called:
+                while not (self._pending or self._wondered or self._ended.is_set()):
+                    self._called.wait()
+            if self._ended.wait(self.behind):
+                return
+            try:
+                with self._reading():
+                    pass
+            except sqlite3.Error as error:
+                _LOG.warning("the desk could not be written: %s", error)
+
+    def _write_kept(self, waiting: Sequence[tuple[str, Kept, float]]) -> None:
+        self._base.executemany(
+            "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) "
+            "ON CONFLICT (hash) DO UPDATE SET at = excluded.at",
+            [(each.image, each.name, at, len(each.data), each.data) for _, each, at in waiting],
+        )
+        self._base.executemany(
+            "INSERT INTO answers VALUES (?, ?, ?)",
+            [(name, each.image, at) for name, each, at in waiting],
+        )
+        self._since += len(waiting)
+        self._since_bytes += sum(len(each.data) for _, each, _ in waiting)
+        if self._since >= _TIDY or self._since_bytes >= _TIDY_BYTES:
+            self._since = self._since_bytes = 0
+            self._tidy(waiting[-1][2])
+
+    def _write_wondered(self, rows: Sequence[tuple[str, str, float, float, str, float]]) -> None:
+        self._base.executemany(
+            "INSERT INTO inbox SELECT ?, ?, ?, ?, ?, ? "
+            "WHERE EXISTS (SELECT 1 FROM pictures WHERE hash = ?) ON CONFLICT DO NOTHING",
+            [(*row, row[0]) for row in rows],
+        )
+        self._base.execute(
+            "DELETE FROM inbox WHERE hash NOT IN "
+            "(SELECT hash FROM inbox ORDER BY at DESC, rowid DESC LIMIT ?)",
+            (_INBOX,),
+        )
 
     def asked(self, prediction: str) -> str | None:
         """The hash of the picture that an answer was about; None if that is not known any more."""
-        with self._turn:
+        with self._reading():
             row = self._base.execute(
                 "SELECT hash FROM answers WHERE id = ?", (prediction,)
             ).fetchone()
@@ -139,7 +200,7 @@ class Desk:
 
     def picture(self, image: str) -> Kept | None:
         """A picture by its hash."""
-        with self._turn:
+        with self._reading():
             row = self._base.execute(
                 "SELECT hash, name, data FROM pictures WHERE hash = ?", (image,)
             ).fetchone()
@@ -147,7 +208,7 @@ class Desk:
 
     def find(self, start: str) -> list[str]:
         """The hashes that begin so."""
-        with self._turn:
+        with self._reading():
             rows = self._base.execute(
                 "SELECT hash FROM pictures WHERE hash >= ? AND hash < ? LIMIT 2",
                 (start, start + "g"),
@@ -156,7 +217,7 @@ class Desk:
 
     def lately(self, count: int) -> list[Kept]:
         """The inbox, and then the others asked about, the latest first."""
-        with self._turn:
+        with self._reading():
             rows = self._base.execute(
                 "SELECT p.hash, p.name, p.data FROM pictures p LEFT JOIN inbox i USING (hash) "
                 "ORDER BY i.hash IS NULL, p.at DESC, p.hash LIMIT ?",
@@ -189,21 +250,13 @@ class Desk:
     def wonder(self, rows: Sequence[tuple[str, str, float, float, str]]) -> None:
         """Put pictures into the inbox: (hash, label, probability, typicality, answer) of each."""
         now = time.time()
-        with self._writing():
-            self._base.executemany(
-                "INSERT INTO inbox SELECT ?, ?, ?, ?, ?, ? "
-                "WHERE EXISTS (SELECT 1 FROM pictures WHERE hash = ?) ON CONFLICT DO NOTHING",
-                [(*row, now, row[0]) for row in rows],
-            )
-            self._base.execute(
-                "DELETE FROM inbox WHERE hash NOT IN "
-                "(SELECT hash FROM inbox ORDER BY at DESC, rowid DESC LIMIT ?)",
-                (_INBOX,),
-            )
+        with self._line:
+            self._wondered += [(*row, now) for row in rows]
+        self._wait(False)
 
     def inbox(self, offset: int = 0, limit: int = _INBOX) -> tuple[int, list[Unknown]]:
         """How many there are, and some of them, the latest first."""
-        with self._turn:
+        with self._reading():
             total = int(self._base.execute("SELECT count(*) FROM inbox").fetchone()[0])
             rows = self._base.execute(
                 "SELECT i.hash, p.name, i.label, i.probability, i.typicality, i.at, i.answer "
@@ -247,7 +300,7 @@ class Desk:
 
     def counted(self) -> tuple[dict[str, float], dict[str, float]]:
         """All counters, and the gauges of the processes that are alive, added up."""
-        with self._turn:
+        with self._reading():
             counters = dict(self._base.execute("SELECT key, value FROM counters").fetchall())
             gauges = self._base.execute(
                 "SELECT key, sum(value) FROM gauges WHERE at > ? GROUP BY key",
@@ -267,14 +320,33 @@ class Desk:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
+        with self._reading(), self._transaction():
+            yield
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Inside, nobody else uses the file, and nothing waits to be written."""
         with self._turn:
-            self._base.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._base.execute("ROLLBACK")
-                raise
-            self._base.execute("COMMIT")
+            with self._line:
+                kept, self._pending, self._waiting = self._pending, [], 0
+                wondered, self._wondered = self._wondered, []
+            if kept or wondered:
+                with self._transaction():
+                    if kept:
+                        self._write_kept(kept)
+                    if wondered:
+                        self._write_wondered(wondered)
+            yield
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._base.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._base.execute("ROLLBACK")
+            raise
+        self._base.execute("COMMIT")
 
     def _tidy(self, now: float) -> None:
         run: Any = self._base.execute

@@ -29,8 +29,11 @@ _SECONDS: Final = 10.0
 _BEGIN: Final = 60.0
 _MEMORY: Final = 1 << 30
 
-# A file for pixels that grew beyond this is emptied again.
+# A file for a picture that grew beyond this is emptied again.
 _LARGE: Final = 16 * 1024 * 1024
+
+# So many pictures of a line are under way at a time: the process need not be woken for each.
+_AHEAD: Final = 4
 
 _DIED: Final = (
     "the decoder gave up on it (it crashed, or took too long or too much memory); save it anew as "
@@ -142,63 +145,92 @@ class _Line:
     def __init__(self, process: _Process, pictures: Sequence[bytes], seconds: float) -> None:
         self.process = process
         self._coming = deque(pictures)
-        self._begun: bytes | None = None
+        self._begun: deque[bytes] = deque()
         self._seconds = seconds
 
     def take(self, data: bytes, side: int) -> NDArray[np.uint8] | None:
         """The pixels of a picture; None if it must be asked for by itself (BadImage)."""
-        while self._coming and any(each is data for each in self._coming):
-            if self._coming.popleft() is data:
-                break
-        begun = self._begun is data
-        if not begun:
-            self.end()
-        self._begun, process = None, self.process
         try:
-            if not begun:
-                process.begin(DECODE, side, data, self._seconds)
-            try:
-                found = process.finish(self._seconds)
-            finally:
-                if self._coming and process.alive:
-                    process.begin(DECODE, side, self._coming[0], self._seconds)
-                    self._begun = self._coming[0]
+            if self._goes_to(data):
+                self._begin(side)
+                self._begun.popleft()
+            else:
+                self.process.begin(DECODE, side, data, self._seconds)
+            found = self.process.finish(self._seconds)
+            self._begin(side)
         except (_Died, _Slow):
             # By itself it is tried anew, and blamed if it must be.
+            self._lost()
             return None
         except BadImage:
             raise
         except BaseException:
-            process.kill()
+            self.process.kill()
+            self._lost()
             raise
         assert isinstance(found, np.ndarray)
         return found
 
     def end(self) -> None:
         """What was begun is not wanted after all."""
-        begun, self._begun = self._begun, None
-        if begun is not None:
-            try:
-                self.process.finish(self._seconds)
-            except (BadImage, _Died, _Slow):
-                pass
-            except BaseException:
-                self.process.kill()
-                raise
+        while self._begun:
+            self._drop()
+
+    def _goes_to(self, data: bytes) -> bool:
+        """Leave out those before this one; False if it is none of the line, which waits then."""
+        while self._begun and any(each is data for each in self._begun):
+            if self._begun[0] is data:
+                return True
+            self._drop()
+        if self._begun:
+            again = tuple(self._begun)
+            self.end()
+            self._coming.extendleft(reversed(again))
+        while any(each is data for each in self._coming):
+            if self._coming[0] is data:
+                return True
+            self._coming.popleft()
+        return False
+
+    def _begin(self, side: int) -> None:
+        """Have the next ones begun, as many as may be under way."""
+        while self._coming and len(self._begun) < _AHEAD:
+            self.process.begin(DECODE, side, self._coming[0], self._seconds)
+            self._begun.append(self._coming.popleft())
+
+    def _drop(self) -> None:
+        """The first that was begun is not wanted after all."""
+        self._begun.popleft()
+        try:
+            self.process.finish(self._seconds)
+        except BadImage:
+            pass
+        except (_Died, _Slow):
+            self._lost()
+        except BaseException:
+            self.process.kill()
+            self._lost()
+            raise
+
+    def _lost(self) -> None:
+        """The process is gone, and what was begun must be begun anew."""
+        self._coming.extendleft(reversed(self._begun))
+        self._begun.clear()
 
 
 @final
 class _Process:
-    """One process, and files that it writes pixels to; started when it is first needed.
+    """One process, and files that hold a picture each; started when it is first needed.
 
-    One thread uses it at a time. Two pictures may be under way; they are finished in order.
+    A file has what was sent, and then its pixels. One thread uses the process at a time. As many
+    pictures as there are files may be under way; they are finished in order.
     """
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._files: tuple[IO[bytes], ...] = ()
         self._child: subprocess.Popen[bytes] | None = None
-        self._asked: deque[tuple[int, int]] = deque()
+        self._asked: deque[tuple[int, int, int]] = deque()
         self._place = 0
 
     @property
@@ -210,20 +242,25 @@ class _Process:
         """Ask for a picture (_Died, _Slow)."""
         child = self._started()
         self._place = (self._place + 1) % len(self._files)
-        parts = REQUEST.pack(kind, self._place, side, len(data)), data
+        _write(self._files[self._place].fileno(), data)
         try:
-            _send(child, parts, time.monotonic() + seconds)
+            _send(
+                child,
+                REQUEST.pack(kind, self._place, side, len(data)),
+                time.monotonic() + seconds,
+            )
         except (_Died, _Slow):
             self.kill()
             raise
-        self._asked.append((kind, self._place))
+        self._asked.append((kind, self._place, len(data)))
 
     def finish(self, seconds: float) -> NDArray[np.uint8] | bytes:
         """What came of the first that was asked for (BadImage, _Died, _Slow)."""
         child = self._child
         if child is None or not self._asked:
             raise _Died
-        kind, place = self._asked.popleft()
+        kind, place, sent = self._asked.popleft()
+        file = self._files[place].fileno()
         deadline = time.monotonic() + seconds
         try:
             head = _receive(child, ANSWER.size, deadline)
@@ -232,18 +269,22 @@ class _Process:
         except (_Died, _Slow):
             self.kill()
             raise
-        if not done:
-            raise BadImage(body.decode("utf-8", "replace"))
-        if kind == DRAW:
+        if not done or kind == DRAW:
+            self._spare(file, sent)
+            if not done:
+                raise BadImage(body.decode("utf-8", "replace"))
             return body
-        file = self._files[place].fileno()
         pixels = np.empty((height, width, 3), np.uint8)
         if os.preadv(file, [pixels.data.cast("B")], 0) != pixels.nbytes:
             self.kill()
             raise BadImage(_DIED)
-        if pixels.nbytes > _LARGE:
-            os.ftruncate(file, 0)
+        self._spare(file, max(sent, pixels.nbytes))
         return pixels
+
+    @staticmethod
+    def _spare(file: int, size: int) -> None:
+        if size > _LARGE:
+            os.ftruncate(file, 0)
 
     def kill(self) -> None:
         """End it at once; the next question starts another."""
@@ -257,7 +298,7 @@ class _Process:
                     pipe.close()
 
     def _started(self) -> subprocess.Popen[bytes]:
-        self._files = self._files or (_nameless(), _nameless())
+        self._files = self._files or tuple(_nameless() for _ in range(_AHEAD))
         if self._child is None or self._child.poll() is not None:
             lost = bool(self._asked)
             self.kill()
@@ -282,8 +323,9 @@ class _Process:
                 env=environment,
                 bufsize=0,
             )
-            assert self._child.stdin is not None
-            os.set_blocking(self._child.stdin.fileno(), False)
+            for pipe in (self._child.stdin, self._child.stdout):
+                assert pipe is not None
+                os.set_blocking(pipe.fileno(), False)
             try:
                 _receive(self._child, len(READY), time.monotonic() + _BEGIN)
             except (_Died, _Slow):
@@ -305,29 +347,33 @@ def _wait(descriptor: int, event: int, deadline: float) -> None:
         raise _Slow
 
 
-def _send(child: subprocess.Popen[bytes], parts: Sequence[bytes], deadline: float) -> None:
-    assert child.stdin is not None
-    left = [memoryview(part) for part in parts]
+def _write(file: int, data: bytes) -> None:
+    left, place = memoryview(data), 0
     while left:
+        done = os.pwrite(file, left, place)
+        left, place = left[done:], place + done
+
+
+def _send(child: subprocess.Popen[bytes], request: bytes, deadline: float) -> None:
+    assert child.stdin is not None
+    while request:
         try:
-            sent = os.writev(child.stdin.fileno(), left)
+            request = request[os.write(child.stdin.fileno(), request) :]
         except BlockingIOError:
             _wait(child.stdin.fileno(), select.POLLOUT, deadline)
-            continue
         except OSError:
             raise _Died from None
-        while left and sent >= len(left[0]):
-            sent -= len(left.pop(0))
-        if left:
-            left[0] = left[0][sent:]
 
 
 def _receive(child: subprocess.Popen[bytes], size: int, deadline: float) -> bytes:
     assert child.stdout is not None
     parts = bytearray()
     while len(parts) < size:
-        _wait(child.stdout.fileno(), select.POLLIN, deadline)
-        part = os.read(child.stdout.fileno(), size - len(parts))
+        try:
+            part = os.read(child.stdout.fileno(), size - len(parts))
+        except BlockingIOError:
+            _wait(child.stdout.fileno(), select.POLLIN, deadline)
+            continue
         if not part:
             raise _Died
         parts += part

@@ -1,8 +1,8 @@
 """The process that decodes pictures: little memory, no files, nothing worth stealing.
 
-It reads requests on standard input and answers on standard output, in order; pixels go into one of
-the files without a name that its parent opened, so that one picture may be decoded while another is
-still to be fetched. It is told nothing but bytes, and is killed when it takes too long.
+It reads requests on standard input and answers on standard output, in order. A picture is in one of
+the files without a name that its parent opened, and its pixels go there in its place; so several
+may be under way. It is told nothing but bytes, and is killed when it takes too long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 __all__ = ["ANSWER", "DECODE", "DRAW", "READY", "REQUEST", "serve"]
 
 REQUEST: Final = struct.Struct("<BBIQ")
-"""What is wanted, which file for the pixels, the side (0 for none), how many bytes follow."""
+"""What is wanted, in which file it is, the side (0 for none), how many bytes it has."""
 
 ANSWER: Final = struct.Struct("<BIIQ")
 """Whether it is done (1), height, width, and how many bytes follow (here: text, or a JPEG)."""
@@ -51,7 +51,7 @@ def serve(pixels: Sequence[int], memory: int) -> None:
     target.flush()
     while len(head := source.read(REQUEST.size)) == REQUEST.size:
         kind, place, side, size = REQUEST.unpack(head)
-        data = source.read(size)
+        data = os.pread(pixels[place], size, 0)
         shape, body = (0, 0), b""
         try:
             found = decode(data, shorter=side or None)

@@ -34,6 +34,9 @@ _STATUS: Final = (
 _AGAIN: Final = {429: "1", 503: "2"}
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
+
+
 class Json(Response):
     """JSON in ASCII, so that no text that came in can fail to go out."""
 
@@ -41,7 +44,7 @@ class Json(Response):
 
     def render(self, content: Any) -> bytes:
         """The bytes of some JSON value."""
-        return json.dumps(content, separators=(",", ":")).encode("ascii")
+        return _ENCODER.encode(content).encode("ascii")
 
 
 class Problem(Exception):

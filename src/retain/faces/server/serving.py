@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,10 @@ T = TypeVar("T")
 _WAITING: Final = 256
 _RECALL: Final = 512
 _POLL: Final = 0.25
+
+# Seconds that what is kept for whoever corrects it may wait to be written, where no other process
+# can be asked about it.
+_BEHIND: Final = 0.2
 _LOG: Final = logging.getLogger("retain.serve")
 
 
@@ -68,7 +72,7 @@ class Serving:
         self.settings = settings
         self.classifier = classifier
         self.guard = Guard(settings.decoders)
-        self.desk = Desk(settings.folder)
+        self.desk = Desk(settings.folder, _BEHIND if settings.workers == 1 else 0.0)
         self.metrics = Metrics()
         self.tokens = Tokens(settings.folder, settings.session)
         self._readers = ThreadPoolExecutor(usable_cores() + 2, thread_name_prefix="retain-read")
@@ -191,8 +195,13 @@ class Serving:
         progress: Callable[[int, int], None] | None = None,
     ) -> Answers:
         top, version, keep = asking
-        # Written while the network looks at them.
-        writing = self._keepers.submit(self.desk.keep, kept) if keep and kept else None
+        names: list[str] = []
+        writing: Future[list[str]] | None = None
+        if keep and kept and self.desk.behind:
+            names = self.desk.keep(kept)
+        elif keep and kept:
+            # Written while the network looks at them.
+            writing = self._keepers.submit(self.desk.keep, kept)
         sources = [source(each) for each in kept]
         try:
             found = self.classifier.predict(sources, top=top, version=version, progress=progress)
@@ -200,7 +209,7 @@ class Serving:
             good = [source(each) for each in kept if each.image in read]
             around = self.classifier.similar(good, count=similar) if similar else ()
         finally:
-            names = writing.result() if writing else []
+            names = writing.result() if writing else names
         given = dict(zip([each.image for each in kept], names, strict=False))
         answers = tuple(found)
         self._wonder(answers, given, found.skipped, kept)
@@ -236,7 +245,10 @@ class Serving:
                 (each.image, each.label, each.probability, each.typicality, names[each.image])
                 for each in unknown
             ]
-            self._desk_work.submit(self.desk.wonder, rows)
+            if self.desk.behind:
+                self.desk.wonder(rows)
+            else:
+                self._desk_work.submit(self.desk.wonder, rows)
 
     # -- what changed ----------------------------------------------------------------------------
 

@@ -8,16 +8,19 @@ hold it: between two runs of the network they hold nothing else.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Executor
-from functools import partial
-from typing import Final, Generic, TypeVar, final
+from contextlib import suppress
+from typing import Final, Generic, TypeAlias, TypeVar, final
 
 __all__ = ["Together"]
 
 K = TypeVar("K", bound=Hashable)
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+_Asked: TypeAlias = tuple[Q, "asyncio.Future[A]"]
 
 _MOST: Final = 8
 """Questions answered by one thread at a time; more were no faster, and each would wait longer."""
@@ -41,28 +44,52 @@ class Together(Generic[K, Q, A]):
         self._free = count
         self._count = count
         self._work = work
-        self._waiting: dict[K, list[tuple[Q, asyncio.Future[A]]]] = {}
+        self._turn = threading.Lock()
+        self._waiting: dict[K, list[_Asked[Q, A]]] = {}
 
     async def ask(self, kind: K, question: Q) -> A:
         """The answer to one question, or what `work` raises."""
-        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(kind, []).append((question, future))
-        self._start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[A] = loop.create_future()
+        asked = question, future
+        with self._turn:
+            idle = self._free > 0
+            if idle:
+                self._free -= 1
+            else:
+                self._waiting.setdefault(kind, []).append(asked)
+        if idle:
+            try:
+                self._threads.submit(self._answer, loop, kind, [asked])
+            except BaseException:
+                with self._turn:
+                    self._free += 1
+                raise
         return await future
 
-    def _start(self) -> None:
-        while self._free and self._waiting:
-            # The kind that has waited longest; what is left of it goes to the end of the line.
-            kind = next(iter(self._waiting))
-            line = self._waiting.pop(kind)
-            share = min(_MOST, -(-len(line) // self._count))
-            group, left = line[:share], line[share:]
-            if left:
-                self._waiting[kind] = left
-            self._free -= 1
-            loop = asyncio.get_running_loop()
-            task = loop.run_in_executor(self._threads, self._answers, kind, [q for q, _ in group])
-            task.add_done_callback(partial(self._deliver, group))
+    def _answer(
+        self, loop: asyncio.AbstractEventLoop, kind: K, group: Sequence[_Asked[Q, A]]
+    ) -> None:
+        """In a thread: answer a group, and then the next ones, until nobody waits."""
+        while True:
+            answers = self._answers(kind, [question for question, _ in group])
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._deliver, group, answers)
+            with self._turn:
+                if not self._waiting:
+                    self._free += 1
+                    return
+                kind, group = self._next()
+
+    def _next(self) -> tuple[K, list[_Asked[Q, A]]]:
+        # The kind that has waited longest; what is left of it goes to the end of the line.
+        kind = next(iter(self._waiting))
+        line = self._waiting.pop(kind)
+        share = min(_MOST, -(-len(line) // self._count))
+        group, left = line[:share], line[share:]
+        if left:
+            self._waiting[kind] = left
+        return kind, group
 
     def _answers(self, kind: K, questions: Sequence[Q]) -> list[A | Exception]:
         try:
@@ -72,18 +99,8 @@ class Together(Generic[K, Q, A]):
                 return [error]
             return [self._answers(kind, [each])[0] for each in questions]
 
-    def _deliver(
-        self,
-        group: Sequence[tuple[Q, asyncio.Future[A]]],
-        done: asyncio.Future[list[A | Exception]],
-    ) -> None:
-        self._free += 1
-        if done.cancelled():
-            for _, future in group:
-                future.cancel()
-            return
-        self._start()
-        for (_, future), answer in zip(group, done.result(), strict=True):
+    def _deliver(self, group: Sequence[_Asked[Q, A]], answers: Sequence[A | Exception]) -> None:
+        for (_, future), answer in zip(group, answers, strict=True):
             if future.done():
                 continue
             if isinstance(answer, Exception):
