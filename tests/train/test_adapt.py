@@ -221,6 +221,20 @@ with retain.open(sys.argv[1]) as shop:
 """
 
 
+def killed(script, path, wait):
+    """Run a script on a classifier, and kill it so many seconds after it says that it has begun."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, str(path), str(torch.get_num_threads())],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout.readline() == "begun\n"
+    time.sleep(wait)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+
+
 def test_killed_at_any_moment_it_comes_to_the_same_extractor(tmp_path):
     with taught(tmp_path / "calm") as calm:
         calm.adapt(LATE, recipe=transfer(epochs=3, batch=4, rate=0.002), size=SIDE, force=True)
@@ -228,19 +242,7 @@ def test_killed_at_any_moment_it_comes_to_the_same_extractor(tmp_path):
     with taught(tmp_path / "killed") as shop:
         before = said(shop)
     for wait in RNG.uniform(0.2, 6.0, 4):
-        child = subprocess.Popen(
-            [
-                *(sys.executable, "-c", SCRIPT, str(tmp_path / "killed")),
-                str(torch.get_num_threads()),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout.readline() == "begun\n"
-        time.sleep(wait)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+        killed(SCRIPT, tmp_path / "killed", wait)
         with retain.open(tmp_path / "killed") as shop:
             assert shop.verify().ok
             assert said(shop) in (before, answers)

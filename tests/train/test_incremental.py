@@ -1,11 +1,5 @@
 """`adapt` by a class-incremental method: lessons from the journal, on a real network made small."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import pytest
 
@@ -21,6 +15,7 @@ from tests.train.test_adapt import (  # noqa: E402
     LATE,
     LESSON,
     SIDE,
+    killed,
     photo,
     said,
     taught,
@@ -321,15 +316,7 @@ def test_killed_in_any_phase_it_comes_to_the_same_network(tmp_path):
                 wanted, answers, which = weights(made), said(made), made._session.store.seen(4)
             before = said(made)
     for wait in np.random.default_rng(3).uniform(0.5, 6.0, 3):
-        arguments = [str(tmp_path / "killed"), str(torch.get_num_threads())]
-        child = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *arguments], stdout=subprocess.PIPE, text=True
-        )
-        assert child.stdout.readline() == "begun\n"
-        time.sleep(wait)
-        os.kill(child.pid, signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
+        killed(SCRIPT, tmp_path / "killed", wait)
         with retain.open(tmp_path / "killed") as shop:
             assert shop.verify().ok
             assert said(shop) in (before, answers)
