@@ -149,7 +149,7 @@ ALTERNATIVES = {
     ("online-ewc", "pictures"): 5,
     ("si", "strength"): 50.0,
     ("si", "damping"): 0.001,
-    ("mas", "strength"): 0.1,
+    ("mas", "strength"): 0.7,
     ("mas", "decay"): 0.1,
     ("mas", "pictures"): 5,
     ("rwalk", "strength"): 100.0,

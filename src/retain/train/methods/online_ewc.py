@@ -33,7 +33,7 @@ class OnlineEWC(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
-    strength: float = 5000.0
+    strength: float = 50.0
     decay: float = 0.95
     labels: Labels = "sampled"
     pictures: int | None = 1000
