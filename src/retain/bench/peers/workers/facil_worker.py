@@ -72,6 +72,7 @@ def main(folder: Path) -> None:
     base: Any = importlib.import_module("datasets.base_dataset")
     copied = settings["validation"] == "copy" or settings["schedule"] == "steps"
     base.get_data = lambda *_, **__: split(job, copied=copied)
+    reshape_ranking()
     # IL2M asks for a name that NumPy 1.24 took away.
     vars(importlib.import_module("numpy"))["float"] = float
     if not importlib.import_module("torch").cuda.is_available():
@@ -155,6 +156,15 @@ def in_steps(self: Any, t: int, trn_loader: Any, val_loader: Any) -> None:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * 0.1**past
         self.train_epoch(t, trn_loader)
+
+
+def reshape_ranking() -> None:
+    """LUCIR ranks columns against a row of ones, which PyTorch refuses by now: a column of them."""
+    loss: Any = importlib.import_module("torch.nn").MarginRankingLoss
+    forward = loss.forward
+    loss.forward = lambda self, one, other, target: forward(
+        self, one, other, target.reshape(one.shape)
+    )
 
 
 def on_the_processor() -> None:
