@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from retain.values import Source, content_hash
+from retain.vision import usable_cores
 from tests.server.conftest import b64, npy
 from tests.verbs.conftest import D, cluster
 
@@ -210,3 +211,34 @@ def test_nothing_learned_is_said_on_both_ways(tmp_path):
         assert short.json()["error"] == "NothingLearned"
         body = {"pictures": [{"bytes": b64(npy(np.ones(D)))}]}
         assert made.ask("POST", "/predict", json=body, status=short.status_code)
+
+
+def test_a_crowd_keeps_nobody_from_reading_something_else(server, monkeypatch):
+    """The threads that answer the crowd go from one group to the next, and never rest."""
+    serving, hold = server.serving, threading.Event()
+    began, many = threading.Semaphore(0), usable_cores() + 2
+    meet = threading.Barrier(many, timeout=30)
+
+    def held(kind, questions):
+        began.release()
+        assert hold.wait(60)
+        return [None] * len(questions)
+
+    monkeypatch.setattr(serving._together, "_work", held)
+    count = serving._together._count
+
+    async def crowd():
+        return await asyncio.gather(*(serving._together.ask("kind", i) for i in range(50)))
+
+    async def others():
+        return await asyncio.gather(*(serving.read(meet.wait) for _ in range(many)))
+
+    told = server.client.portal.start_task_soon(crowd)
+    try:
+        assert all(began.acquire(timeout=60) for _ in range(count))
+        read = server.client.portal.start_task_soon(others)
+        assert sorted(read.result(timeout=60)) == list(range(many))
+        assert not told.done()
+    finally:
+        hold.set()
+    assert told.result(timeout=60) == [None] * 50

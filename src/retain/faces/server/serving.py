@@ -75,12 +75,14 @@ class Serving:
         self.desk = Desk(settings.folder, _BEHIND if settings.workers == 1 else 0.0)
         self.metrics = Metrics()
         self.tokens = Tokens(settings.folder, settings.session)
+        groups = usable_cores() + 1
+        self._lookers = ThreadPoolExecutor(groups, thread_name_prefix="retain-look")
         self._readers = ThreadPoolExecutor(usable_cores() + 2, thread_name_prefix="retain-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="retain-write")
         self._keepers = ThreadPoolExecutor(2, thread_name_prefix="retain-keep")
         self._desk_work = ThreadPoolExecutor(1, thread_name_prefix="retain-desk")
         self._together: Together[Asking, Kept, Answers] = Together(
-            self._readers, usable_cores() + 1, self._answered
+            self._lookers, groups, self._answered
         )
         self._extractor = ""
         self._waiting = 0
@@ -97,7 +99,7 @@ class Serving:
     def close(self) -> None:
         """Finish what has begun, and let go."""
         self._ended.set()
-        for pool in (self._readers, self._writer, self._keepers, self._desk_work):
+        for pool in (self._lookers, self._readers, self._writer, self._keepers, self._desk_work):
             pool.shutdown(wait=True, cancel_futures=True)
         with suppress(Exception):
             self.hand_in()

@@ -31,7 +31,7 @@ class Together(Generic[K, Q, A]):
     """Hands questions of one kind to threads in groups; used from one event loop.
 
     Args:
-        threads: where the work is done.
+        threads: where the work is done; so many of them have no time for anything else.
         count: how many groups are worked on at a time.
         work: a kind and its questions → their answers, in order. Where it raises with several
             questions, each is tried by itself, so that none fails for another's sins.
