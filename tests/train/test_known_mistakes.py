@@ -15,6 +15,7 @@ from retain.train.methods import REGISTRY, make  # noqa: E402
 from retain.train.methods.bic import BiC, bias  # noqa: E402
 from retain.train.methods.dmc import DoubleDistillation  # noqa: E402
 from retain.train.methods.il2m import rectified  # noqa: E402
+from retain.train.methods.lucir import Margin  # noqa: E402
 from retain.train.methods.lwm import Attention, LwM, last_maps, watched  # noqa: E402
 from retain.train.paths import PathIntegral, penalty  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
@@ -23,6 +24,7 @@ from retain.train.terms import CrossEntropy, Distillation  # noqa: E402
 from .tiny import (  # noqa: E402
     MEMORY,
     RECIPE,
+    lesson,
     moved,
     net,
     pictures,
@@ -410,3 +412,46 @@ def test_a_penalty_never_runs_away(name):
     state = taught(method, ("abc", "de", "fg"))
     for each in weights(state.model).values():
         assert bool(each.float().isfinite().all())
+
+
+# -- LUCIR ----------------------------------------------------------------------------------------
+
+
+def test_new_rows_begin_where_their_pictures_are():
+    """Begun at random they were pushed away, and ResNet-32 never said a new class any more."""
+    given = lesson("abc", pictures("fde", 7, seed=4), kind="cosine")
+    before = weights(given.model)
+    (phase,) = phases_of(make("lucir"), given)
+    head = given.model.head
+    with torch.no_grad():
+        content = RECIPE.views(given.fresh.pictures[torch.arange(len(given.fresh))])
+        features = given.before(content).features.numpy().astype(float)
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    own = weights(phase.start)
+    length = np.mean(np.linalg.norm(before[f"{head}.0.weight"].numpy().astype(float), axis=1))
+    for place, name in enumerate("def"):
+        mean = unit[[label == name for label in given.fresh.labels]].mean(0)
+        wanted = length * mean / np.linalg.norm(mean)
+        assert own[f"{head}.1.weight"][place].numpy() == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+    assert all(torch.equal(own[name], before[name]) for name in own if name != f"{head}.1.weight")
+    assert all(torch.equal(each, before[name]) for name, each in weights(given.model).items())
+
+
+def test_the_margin_is_a_mean_over_the_nearest_rivals():
+    given = lesson("abc", pictures("def", 4, seed=4), kind="cosine")
+    (phase,) = phases_of(make("lucir"), given)
+    margin = term(phase, Margin)
+    seen = step(moved(given.model), phase.data)
+    with torch.no_grad():
+        found = float(margin.loss(seen))
+        features = seen.output.features.double().numpy()
+        rows = torch.cat([part.weight for part in seen.model.layer]).double().numpy()
+    cosines = (features / np.linalg.norm(features, axis=1, keepdims=True)) @ (
+        rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    ).T
+    lost = []
+    for row, target in zip(cosines, seen.targets.tolist(), strict=True):
+        if target < 3:
+            rivals = sorted(row[3:], reverse=True)[: margin.nearest]
+            lost.append(np.mean([max(margin.margin - row[target] + each, 0) for each in rivals]))
+    assert found == pytest.approx(np.mean(lost), rel=1e-5)

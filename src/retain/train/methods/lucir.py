@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, final
 
 from retain.errors import BadOption
-from retain.train.growing import Kind
+from retain.train.growing import Growing, Kind
+from retain.train.inference import outputs
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, FeatureDistillation, Step, Term
 
-__all__ = ["LUCIR", "Margin"]
+__all__ = ["LUCIR", "Margin", "imprinted"]
 
 torch: Final = Later("torch", "training a network")
 
@@ -26,8 +27,9 @@ torch: Final = Later("torch", "training a network")
 class Margin(Term):
     """Pictures of old classes keep a margin to the K new classes nearest to them (equation 8).
 
-    Σ_k max(m − cos(own) + cos(k), 0), a mean over the pictures of old classes: their share of all
-    pictures, which is known, stands for their number in the batch.
+    The mean over k of max(m − cos(own) + cos(k), 0), as in the authors' code where equation 8 has a
+    sum, and over the pictures of old classes: their share of all pictures, which is known, stands
+    for their number in the batch.
 
     Attributes:
         new: the new classes.
@@ -50,7 +52,7 @@ class Margin(Term):
         old = ~torch.isin(step.targets, new)
         own = cosines.gather(1, step.targets[:, None])
         rivals = cosines[:, new].topk(min(self.nearest, len(new)), dim=1).values
-        each = (self.margin - own + rivals).clamp(min=0).sum(1)
+        each = (self.margin - own + rivals).clamp(min=0).mean(1)
         return (each * old).mean() / max(self.share, 1e-12)
 
 
@@ -59,11 +61,12 @@ class Margin(Term):
 class LUCIR(Method):
     """Cross-entropy of scaled cosines, less-forget and margin terms (equations 4, 6, 8, 9).
 
-    The rows of older classes stay as they are, and the less-forget term grows with the root of old
-    classes over new ones, both as in the authors' code. Deviations: no class-balanced
-    fine-tuning at the end, which the paper also tries; the network's last ReLU, which §4.1 removes,
-    is the network's own affair (`cifar_resnet(…, signed=True)`); new rows begin at random, not
-    imprinted.
+    The rows of older classes stay as they are, the less-forget term grows with the root of old
+    classes over new ones, and new rows are `imprinted`, all as in the authors' code: new rows that
+    begin at random may be pushed away from all features by the margin term, and the scale with them
+    to where cross-entropy has no say any more. Deviations: no class-balanced fine-tuning at the
+    end, which the paper also tries; the network's last ReLU, which §4.1 removes, is the network's
+    own affair (`cifar_resnet(…, signed=True)`).
 
     Attributes:
         strength: λ_base of equation 7; §4.1 has 5 for CIFAR-100 and 10 for ImageNet.
@@ -92,5 +95,24 @@ class LUCIR(Method):
         if new and old:
             terms.append(Margin(new, old / len(data), self.margin, self.nearest))
         plan = lesson.sealed(Plan(), new) if new else Plan()
-        yield Phase("train", data, terms, plan)
+        yield Phase("train", data, terms, plan, start=imprinted(lesson) if new else None)
         return None
+
+
+def imprinted(lesson: Lesson) -> Growing:
+    """The lesson's network, the row of each new class the mean direction of its pictures' features.
+
+    They are the features of the network before, and the rows as long as the older ones are on
+    average (Qi, Brown and Lowe 2018, 1712.07136, as the authors of LUCIR do it).
+    """
+    model = lesson.model.copy()
+    normal = torch.nn.functional.normalize
+    features = outputs(lesson.before, lesson.fresh.pictures, lesson.recipe.views).features.double()
+    *older, newest = list(model.layer)
+    length = torch.cat([part.weight for part in older]).detach().double().norm(dim=1).mean().cpu()
+    unit = normal(features)
+    with torch.no_grad():
+        for place, name in enumerate(lesson.new):
+            mean = normal(unit[lesson.fresh.of_class(name)].mean(0), dim=0)
+            newest.weight[place] = (length * mean).to(newest.weight)
+    return model
