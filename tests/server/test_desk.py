@@ -104,16 +104,11 @@ def far(n, seed=0):
     return left, right
 
 
-def settle(server):
-    server.serving._desk_work.submit(lambda: None).result()
-
-
 def test_the_inbox_groups_and_suggestions(server, monkeypatch):
     left, right = far(6)
     monkeypatch.setattr("retain.answers.UNKNOWN_BELOW", 2.0)
     for rows in (left, right):
         server.post("/predict", json={"pictures": [body(row) for row in rows]})
-    settle(server)
     assert server.get("/inbox")["total"] == 12
     told = server.get("/inbox/clusters")
     assert [each["size"] for each in told["clusters"]] == [6, 6]
@@ -134,7 +129,6 @@ def test_nothing_is_kept_where_that_is_not_wanted(vectors, monkeypatch, options,
     monkeypatch.setattr("retain.answers.UNKNOWN_BELOW", 2.0)
     with Server(vectors, **options) as server:
         told = server.post(f"/predict{query}", content=npy(far(1)[0][0]))["predictions"][0]
-        settle(server)
         assert told["unknown"] is True
         assert server.get("/inbox")["total"] == 0
         assert bool(told["id"]) == (not query)
@@ -274,3 +268,10 @@ def test_many_keep_while_it_is_written_behind(tmp_path):
     assert all(found.asked(name) == kept(n).image for name, n in names)
     assert len(names) == 200
     found.close()
+
+
+def test_of_what_is_remembered_only_the_question_is_kept(desk):
+    name = desk.keep([kept(1), kept(2)], {kept(1).image})
+    assert [desk.asked(each) for each in name] == [kept(1).image, kept(2).image]
+    assert desk.picture(kept(1).image) is None
+    assert desk.picture(kept(2).image) == kept(2)

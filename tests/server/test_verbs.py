@@ -58,7 +58,6 @@ def test_what_cannot_be_read_is_skipped_and_not_kept(server):
     )
     assert [each["path"] for each in said["skipped"]] == ["a.npy"]
     assert len(said["predictions"]) == 1
-    server.serving._desk_work.submit(lambda: None).result()
     assert server.serving.desk.picture(content_hash(b"nonsense")) is None
 
 

@@ -13,9 +13,9 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, final
@@ -94,7 +94,7 @@ class Desk:
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
         self._turn = threading.RLock()
         self._line = threading.Lock()
-        self.behind = behind
+        self._behind = behind
         self._pending: list[tuple[str, Kept, float]] = []
         self._wondered: list[tuple[str, str, float, float, str, float]] = []
         self._waiting = self._since = self._since_bytes = 0
@@ -124,9 +124,18 @@ class Desk:
 
     # -- pictures asked about ------------------------------------------------------------------
 
-    def keep(self, pictures: Sequence[Kept]) -> list[str]:
-        """Keep pictures that were asked about; returns a new name for the answer to each."""
+    def keep(self, pictures: Sequence[Kept], remembered: Container[str] = ()) -> list[str]:
+        """Keep pictures that were asked about; returns a new name for the answer to each.
+
+        Args:
+            pictures: what was asked about.
+            remembered: hashes of those that the classifier keeps itself: of these, only that they
+                were asked about.
+        """
         now = time.time()
+        pictures = [
+            replace(each, data=b"") if each.image in remembered else each for each in pictures
+        ]
         names = [f"p-{secrets.token_hex(12)}" for _ in pictures]
         with self._line:
             self._pending += [(name, each, now) for name, each in zip(names, pictures, strict=True)]
@@ -137,9 +146,8 @@ class Desk:
 
     def _wait(self, many: bool) -> None:
         """Have what waits written soon; now, if nothing may wait or too much does."""
-        if many or not self.behind:
-            with self._reading():
-                pass
+        if many or not self._behind:
+            self._settle()
             return
         with self._called:
             if self._writer is None and not self._ended.is_set():
@@ -154,11 +162,10 @@ class Desk:
             with self._called:
                 while not (self._pending or self._wondered or self._ended.is_set()):
                     self._called.wait()
-            if self._ended.wait(self.behind):
+            if self._ended.wait(self._behind):
                 return
             try:
-                with self._reading():
-                    pass
+                self._settle()
             except sqlite3.Error as error:
                 _LOG.warning("the desk could not be written: %s", error)
 
@@ -166,7 +173,11 @@ class Desk:
         self._base.executemany(
             "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (hash) DO UPDATE SET at = excluded.at",
-            [(each.image, each.name, at, len(each.data), each.data) for _, each, at in waiting],
+            [
+                (each.image, each.name, at, len(each.data), each.data)
+                for _, each, at in waiting
+                if each.data
+            ],
         )
         self._base.executemany(
             "INSERT INTO answers VALUES (?, ?, ?)",
@@ -322,6 +333,11 @@ class Desk:
     def _writing(self) -> Iterator[None]:
         with self._reading(), self._transaction():
             yield
+
+    def _settle(self) -> None:
+        """Write what waits."""
+        with self._reading():
+            pass
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

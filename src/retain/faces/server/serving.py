@@ -12,7 +12,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -79,7 +79,6 @@ class Serving:
         self._lookers = ThreadPoolExecutor(groups, thread_name_prefix="retain-look")
         self._readers = ThreadPoolExecutor(usable_cores() + 2, thread_name_prefix="retain-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="retain-write")
-        self._keepers = ThreadPoolExecutor(2, thread_name_prefix="retain-keep")
         self._desk_work = ThreadPoolExecutor(1, thread_name_prefix="retain-desk")
         self._together: Together[Asking, Kept, Answers] = Together(
             self._lookers, groups, self._answered
@@ -99,7 +98,7 @@ class Serving:
     def close(self) -> None:
         """Finish what has begun, and let go."""
         self._ended.set()
-        for pool in (self._lookers, self._readers, self._writer, self._keepers, self._desk_work):
+        for pool in (self._lookers, self._readers, self._writer, self._desk_work):
             pool.shutdown(wait=True, cancel_futures=True)
         with suppress(Exception):
             self.hand_in()
@@ -197,60 +196,41 @@ class Serving:
         progress: Callable[[int, int], None] | None = None,
     ) -> Answers:
         top, version, keep = asking
-        names: list[str] = []
-        writing: Future[list[str]] | None = None
-        if keep and kept and self.desk.behind:
-            names = self.desk.keep(kept)
-        elif keep and kept:
-            # Written while the network looks at them.
-            writing = self._keepers.submit(self.desk.keep, kept)
         sources = [source(each) for each in kept]
-        try:
-            found = self.classifier.predict(sources, top=top, version=version, progress=progress)
-            read = {each.image for each in found}
-            good = [source(each) for each in kept if each.image in read]
-            around = self.classifier.similar(good, count=similar) if similar else ()
-        finally:
-            names = writing.result() if writing else names
-        given = dict(zip([each.image for each in kept], names, strict=False))
+        found = self.classifier.predict(sources, top=top, version=version, progress=progress)
         answers = tuple(found)
-        self._wonder(answers, given, found.skipped, kept)
+        read = {each.image for each in answers}
+        good = [each for each in kept if each.image in read]
+        around: Sequence[tuple[retain.Neighbour, ...]] = [()] * len(answers)
+        if similar:
+            around = self.classifier.similar([source(each) for each in good], count=similar)
+        names: dict[str, str] = {}
+        if keep and good:
+            remembered = {each.image for each in answers if each.remembered}
+            given = self.desk.keep(good, remembered)
+            names = {each.image: name for each, name in zip(good, given, strict=True)}
+        self._wonder(answers, names)
         return Answers(
             found.event,
             answers,
-            tuple(given.get(each.image, "") for each in answers),
-            tuple(around) if similar else tuple(() for _ in answers),
+            tuple(names.get(each.image, "") for each in answers),
+            tuple(around),
             found.skipped,
         )
 
-    def _wonder(
-        self,
-        answers: Sequence[Prediction],
-        names: dict[str, str],
-        skipped: Sequence[retain.Skipped],
-        kept: Sequence[Kept],
-    ) -> None:
-        """Count the answers; put the unknown ones into the inbox; keep nothing that is not new."""
+    def _wonder(self, answers: Sequence[Prediction], names: dict[str, str]) -> None:
+        """Count the answers, and put the unknown ones into the inbox."""
         self.metrics.add("retain_pictures_total", len(answers))
         unknown = [each for each in answers if each.unknown and not each.remembered]
         if unknown:
             self.metrics.add("retain_unknown_total", len(unknown))
-        if not names:
-            return
-        read = {each.image for each in answers}
-        gone = [each.image for each in answers if each.remembered]
-        gone += [each.image for each in kept if skipped and each.image not in read]
-        if gone:
-            self._desk_work.submit(self.desk.erase, gone, answers=False)
-        if unknown and self.settings.inbox:
-            rows = [
-                (each.image, each.label, each.probability, each.typicality, names[each.image])
-                for each in unknown
-            ]
-            if self.desk.behind:
-                self.desk.wonder(rows)
-            else:
-                self._desk_work.submit(self.desk.wonder, rows)
+        if unknown and names and self.settings.inbox:
+            self.desk.wonder(
+                [
+                    (each.image, each.label, each.probability, each.typicality, names[each.image])
+                    for each in unknown
+                ]
+            )
 
     # -- what changed ----------------------------------------------------------------------------
 
