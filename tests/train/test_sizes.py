@@ -138,7 +138,10 @@ def test_the_plain_network_is_the_residual_one_without_what_goes_past():
     assert network.name == "retain:plain8"
     own, other = network.module.state_dict(), residual.module.state_dict()
     assert own.keys() == other.keys()
-    assert all(torch.equal(own[name], other[name]) for name in own)
+    scales = {name for name in own if name.endswith(".bn2.weight")}
+    assert all(torch.equal(own[name], other[name]) for name in own if name not in scales)
+    assert all((own[name] == 1).all() and not other[name].any() for name in scales)
+    residual.module.load_state_dict(own)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     functional = torch.nn.functional
 
@@ -159,11 +162,24 @@ def test_the_plain_network_is_the_residual_one_without_what_goes_past():
     assert not torch.allclose(found, past, atol=1e-2)
 
 
+def test_an_untrained_block_is_its_shortcut():
+    """Goyal 2017, §5.1."""
+    module = cifar_resnet(10, 14, seed=3).module
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        y = module.bn1(module.conv1(x)).relu()
+        for more in (8, 16):
+            y = torch.nn.functional.pad(y[:, :, ::2, ::2], (0, 0, 0, 0, more, more))
+        expected = module.linear(y.mean((2, 3)))
+        torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-6)
+
+
 def test_signed_features_lack_the_last_relu_and_nothing_else():
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     maps = {}
     for signed in (False, True):
         module = cifar_resnet(10, 14, seed=3, signed=signed).module
+        torch.nn.init.ones_(module.layer3[-1].bn2.weight)
         module.layer3.register_forward_hook(
             lambda part, given, found, signed=signed: maps.update({signed: found.detach()})
         )
