@@ -8,7 +8,9 @@ test pictures but the batch, before anything was compared (64 gave 24.2 in the p
 `ft-exemplars` on one order: 160 steps hardly train the network).
 
 With ``--peers`` the same methods of FACIL, PyCIL and Avalanche run on the very same streams with
-the same settings (see benchmarks/_backbone_peers.py)::
+the same settings (see benchmarks/_backbone_peers.py). Each network begins as its owner has it:
+theirs at random, ours with each block as its shortcut, which is worth more than most methods
+(docs/log.md)::
 
     python scripts/make_peer_environment.py avalanche --into ~/avalanche-env
     python benchmarks/backbones_incremental.py --peers --python ~/avalanche-env/bin/python \

@@ -9,6 +9,7 @@ torchvision = pytest.importorskip("torchvision")
 from retain.errors import BadOption  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.blocks import blocks_of  # noqa: E402
+from retain.train.cifar import cifar_resnet  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
 from retain.train.laid import Laid  # noqa: E402
 from retain.train.loop import fit  # noqa: E402
@@ -280,6 +281,48 @@ def test_whole_networks_can_begin_again(name):
     Laid(Plan.preset("from-scratch"), model, seed=0, epochs=1)
     for parameter_name, parameter in model.module.named_parameters():
         assert not bool((parameter == 7.0).any()), parameter_name
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        ("timm:resnet18", "bn2"),
+        ("timm:seresnet50", "bn3"),
+        ("torchvision:resnet18", "bn2"),
+        ("torchvision:resnet50", "bn3"),
+        ("retain:resnet14", "bn2"),
+    ],
+)
+def test_residual_blocks_that_begin_again_are_their_shortcuts(name, scale):
+    """Goyal 2017, §5.1: what else is in a block has no say until it learns."""
+    library, bare = name.split(":")
+    if library == "retain":
+        module = cifar_resnet(2, 14).module
+    elif library == "timm":
+        module = timm.create_model(bare, num_classes=2)
+    else:
+        module = getattr(torchvision.models, bare)(num_classes=2)
+    model = growing(module).grown(["x", "y"])
+    for parameter in model.module.parameters():
+        parameter.data.fill_(7.0)
+    Laid(Plan.preset("from-scratch"), model, seed=0, epochs=1)
+    blocks = [each for each in model.module.modules() if hasattr(each, scale)]
+    blocks = [each for each in blocks if hasattr(each, "conv2")]
+    # The second block of a stage keeps its size: nothing but the shortcut is left, and a ReLU.
+    maps = (16 if library == "retain" else 64) * (4 if scale == "bn3" else 1)
+    x = torch.randn(2, maps, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(blocks[1].eval()(x), x.relu(), rtol=0, atol=0)
+    assert len(blocks) in {6, 8, 16}
+    norms = [each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    assert sum(not bool(each.weight.detach().any()) for each in norms) == len(blocks)
+
+
+def test_a_network_without_shortcuts_begins_with_scales_of_one():
+    model = growing(cifar_resnet(2, 14, shortcuts=False)).grown(["x", "y"])
+    Laid(Plan.preset("from-scratch"), model, seed=0, epochs=1)
+    norms = [each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    assert all(bool((each.weight == 1).all()) for each in norms)
 
 
 def test_adapters_change_nothing_until_they_learn_and_merge_exactly():

@@ -24,7 +24,9 @@ def reinitialise(module: Any, layers: Sequence[str], seed: int) -> None:
     """Gives layers new random weights, in place, and normalisations their first statistics.
 
     Convolutions as in He 2015, equation 10, by the number of outputs; linear layers as PyTorch
-    does, or in transformers normally with a deviation of 0.02.
+    does, or in transformers normally with a deviation of 0.02. The scale of the last batch
+    normalisation of a residual block begins at zero, so that the block begins as its shortcut and
+    few steps are enough (Goyal 2017, 1706.02677, §5.1).
 
     Args:
         module: a `torch.nn.Module`.
@@ -38,17 +40,34 @@ def reinitialise(module: Any, layers: Sequence[str], seed: int) -> None:
         hasattr(part, "qkv") or isinstance(part, torch.nn.MultiheadAttention)
         for part in module.modules()
     )
-    parts = dict(module.named_modules())
+    parts, last = dict(module.named_modules()), _closing(module)
     parameters = dict(module.named_parameters())
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for name in layers:
             if name in parts and any(True for _ in parts[name].parameters(recurse=False)):
                 _layer(name, parts[name], attention)
+                if name in last:
+                    torch.nn.init.zeros_(parts[name].weight)
             elif name in parts:
                 _restart(parts[name])
             else:
                 _parameter(name, parameters[name])
+
+
+def _closing(module: Any) -> set[str]:
+    """The last batch normalisation of each residual block, in the form that the zoos give them."""
+    found = set()
+    for name, part in module.named_modules():
+        numbered = sorted(
+            each
+            for each, child in part.named_children()
+            if re.fullmatch(r"bn\d", each)
+            and isinstance(child, torch.nn.modules.batchnorm._BatchNorm)
+        )
+        if numbered and (hasattr(part, "downsample") or getattr(part, "shortcut", False)):
+            found.add(f"{name}.{numbered[-1]}" if name else numbered[-1])
+    return found
 
 
 def _layer(name: str, part: Any, attention: bool) -> None:
