@@ -33,7 +33,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -249,9 +249,10 @@ def batched(
     known = [] if decoding else [ready(data) for data in asked[: 4 * max(BATCHES)]]
     with ThreadPoolExecutor(usable_cores()) as pool:
         turns = itertools.cycle(asked if decoding else known)
+        ahead = [pool.submit(ready, next(turns)) for _ in range(size)] if decoding else []
+        wait(ahead)
         while True:
             done, started = 0, time.perf_counter()
-            ahead = [pool.submit(ready, next(turns)) for _ in range(size)] if decoding else []
             while time.perf_counter() - started < TURN:
                 if decoding:
                     rows = [each.result() for each in ahead]
@@ -260,7 +261,9 @@ def batched(
                     rows = [next(turns) for _ in range(size)]
                 session.run(None, {given.name: np.concatenate(rows)})
                 done += size
-            yield done / (time.perf_counter() - started)
+            rate = done / (time.perf_counter() - started)
+            wait(ahead)  # nothing goes on beside what is measured next
+            yield rate
 
 
 def throughput(port: int, process: int, asked: list[bytes], turns: int) -> None:

@@ -8,7 +8,7 @@ such networks are usually published. Without shortcuts it is the "plain" network
 
 The scale of the last batch normalisation of each block begins at zero (Goyal 2017, 1706.02677,
 §5.1): every block begins as its shortcut alone, and few steps are enough to train all of them. In
-320 steps on 500 pictures of five classes that makes 20 points and more (docs/log.md).
+320 steps on 500 pictures of five classes that makes 10 to 31 points (docs/log.md).
 """
 
 from __future__ import annotations
