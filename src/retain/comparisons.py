@@ -90,12 +90,13 @@ class Hint:
 
     `kind` is ``"small"``, ``"blurry"``, ``"burst"``, ``"duplicate"``, ``"sure"``,
     ``"contradicts"`` or ``"unreadable"``; `images` are the remembered (for a burst, the given)
-    pictures it speaks of.
+    pictures it speaks of. What contradicts does so under every name but `unless`.
     """
 
     kind: str
     sentence: str
     images: tuple[str, ...] = ()
+    unless: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,18 +9,69 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import HeadOptions, left_out_logits, squares, to_float
+from retain.algebra import Factor, HeadOptions, left_out_logits, to_float
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
 from retain.solving import single_threaded
 
-__all__ = ["Judged", "Jury", "judged"]
+__all__ = ["Judged", "Jury", "Products", "judged"]
 
 Floats = NDArray[np.float64]
+
+# Class means whose products are computed together.
+_TOGETHER: Final = 8
+
+# Pictures that are turned into floating point at once.
+_ROWS: Final = 256
+
+
+@final
+class Products:
+    """xᵀPμ_c of fixed pictures, with the class means of one state after another while P stands.
+
+    A correction moves the mean of one class or two. Only the products with these are worked out
+    anew, in the same groups whatever is known, so that a state's bits do not depend on the last.
+
+    Attributes:
+        features: the pictures, int16 [n, d].
+    """
+
+    def __init__(self, factor: Factor, features: NDArray[np.int16], options: HeadOptions) -> None:
+        self.features = features
+        self._factor = None if options.family == "nearest-mean" else factor
+        x = to_float(features)
+        self._square: Floats = np.einsum("nd,dn->n", x, self._carried(x.T))
+        self._known: list[tuple[Floats, Floats, Floats]] = []
+
+    def _carried(self, columns: Floats) -> Floats:
+        return columns if self._factor is None else self._factor.apply(columns)
+
+    def of(self, means: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """Pμ_c [d, C] of class means [C, d], one or more; xᵀPμ_c [m, C] and xᵀPx [m] of `rows`."""
+        known, found = self._known, []
+        for place, start in enumerate(range(0, len(means), _TOGETHER)):
+            some = means[start : start + _TOGETHER]
+            if place < len(known) and np.array_equal(known[place][0], some):
+                found.append(known[place])
+                continue
+            carried = self._carried(some.T)
+            found.append((some, carried, self.times(carried)))
+        self._known = found
+        products = np.hstack([each[2][rows] for each in found])
+        return np.hstack([each[1] for each in found]), products, self._square[rows]
+
+    def times(self, columns: Floats) -> Floats:
+        """x·columns [n, k] of columns [d, k]; a few rows at a time, for all of x is large."""
+        found = np.empty((len(self.features), columns.shape[1]))
+        for start in range(0, len(found), _ROWS):
+            some = slice(start, start + _ROWS)
+            np.matmul(to_float(self.features[some]), columns, out=found[some])
+        return found
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -28,23 +79,25 @@ class Jury:
     """Members whose left-out scores are cheap, since what they cost is spent once a lesson.
 
     Attributes:
-        square: image → xᵀPx, with P that of the lesson.
+        rows: image → its place in `products`.
         lesson: image → label as they were in the scatter that whitens.
+        products: theirs with P as it is since the lesson; None if there are no members.
     """
 
-    square: Mapping[str, float]
+    rows: Mapping[str, int]
     lesson: Mapping[str, str]
+    products: Products | None = None
 
     @classmethod
     def of(cls, state: State, options: HeadOptions) -> Jury:
         """The jury of a state: those of its jurors that are members still."""
-        if state.solver is None:
-            return cls({}, state.jurors)
         chosen = [image for image in state.jurors if image in state.rows]
+        if state.solver is None or not chosen:
+            return cls({}, state.jurors)
         rows = [state.rows[image] for image in chosen]
         with single_threaded():
-            found = squares(state.solver.factor, state.features[rows], options)
-        return cls(dict(zip(chosen, found.tolist(), strict=True)), state.jurors)
+            products = Products(state.solver.factor, state.features[rows], options)
+        return cls({image: i for i, image in enumerate(chosen)}, state.jurors, products)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,33 +122,28 @@ def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
         return Judged({}, {}, {})
     position = {label: i for i, label in enumerate(head.classes)}
     counts = solver.moments.counts
-    rows = [
-        i
-        for i in sorted(state.rows[image] for image in jury.square if image in state.rows)
+    samples = [
+        sample
+        for i in sorted(state.rows[image] for image in jury.rows if image in state.rows)
         if not (sample := state.samples[i]).pinned and counts[position[sample.label]] > 1
     ]
-    if not rows:
+    if not samples or jury.products is None:
         return Judged({}, {}, {})
-    samples = [state.samples[i] for i in rows]
     truth = np.array([position[sample.label] for sample in samples], dtype=np.intp)
-    features = state.features[rows]
+    rows = np.array([jury.rows[sample.image] for sample in samples], dtype=np.intp)
+    inside = np.array([jury.lesson.get(sample.image) == sample.label for sample in samples])
     with single_threaded():
-        logits = left_out_logits(
-            solver,
-            tuning,
-            options,
-            features,
-            truth,
-            np.array([jury.square[sample.image] for sample in samples]),
-            np.array([jury.lesson.get(sample.image) == sample.label for sample in samples]),
-        )
+        products = jury.products.of(solver.moments.means, rows)
+        logits = left_out_logits(solver, tuning, options, products, truth, inside)
         if state.mind.edited:
-            logits += to_float(features) @ (head.weights - base.weights).T
+            change = head.weights - base.weights
+            moved = np.flatnonzero(change.any(axis=1))
+            logits[:, moved] += jury.products.times(change[moved].T)[rows]
             logits += head.bias - base.bias
     logs = log_softmax(logits)
     best = (head.classes[i] for i in logits.argmax(axis=1))
     answers = {sample.image: label for sample, label in zip(samples, best, strict=True)}
-    images, own = [sample.image for sample in samples], np.arange(len(rows))
+    images, own = [sample.image for sample in samples], np.arange(len(samples))
     losses = -logs[own, truth]
     chances = np.exp(logs)
     chances[own, truth] -= 1

@@ -94,7 +94,7 @@ class Reader:
 
     def warm(self) -> None:
         """Work out what the first change would have to, so that it takes no longer than others."""
-        self._session.judged(self._session.state)
+        self._session.warm()
 
     def predict(
         self,

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from retain.algebra import Factor, HeadOptions, Start
 from retain.caches import Features, Mind, State, save
@@ -18,7 +17,7 @@ from retain.intake import FEW, Eyes, Taken, chunks, recomputed, take
 from retain.jury import Judged, Jury, judged
 from retain.pairing import Pairs
 from retain.projection import Item, after, load_mind, load_state, state_at
-from retain.solving import Ground, Vectors
+from retain.solving import Ground, Vectors, single_threaded
 from retain.store import Assertion, Era, Store
 from retain.values import Budgets, Progress, Sample, Skipped, Source, Verdict
 from retain.vision import Decoder, Extractor, OnnxExtractor, load_extractor
@@ -44,7 +43,6 @@ class Session:
         self._apart: dict[tuple[str, str], tuple[Features, float]] = {}
         self._looking: tuple[Decoder, int] | None = None
         self._mind: Mind | None = None
-        self._units: tuple[Features, NDArray[np.float32]] | None = None
         self._members: tuple[int, tuple[Sample, ...], Features] | None = None
         self._state: State | None = None
         self._unsaved = 0
@@ -126,16 +124,12 @@ class Session:
         return self._members[1:]
 
     @property
-    def gallery(self) -> tuple[tuple[Sample, ...], Features, NDArray[np.float32]]:
-        """`members`, and their features at length one, float32 [n, d], for looking quickly."""
-        samples, features = self.members
-        kept = self._units
-        if kept is None or kept[0] is not features:
-            units = features.astype(np.float32)
-            lengths = np.sqrt(np.einsum("ij,ij->i", units, units))[:, None]
-            units /= np.where(lengths > 0, lengths, np.float32(1))
-            self._units = kept = features, units
-        return samples, features, kept[1]
+    def samples(self) -> Sequence[Sample]:
+        """Every member, current with the journal, in some order."""
+        state = self._state
+        if state is not None and state.mind.event == self.store.head_event():
+            return state.samples
+        return self.store.members()
 
     @contextmanager
     def reading(self) -> Iterator[Mind]:
@@ -303,6 +297,14 @@ class Session:
         found = judged(state, self._jury(state, options), options)
         self._judged = [(state, found), *self._judged[:1]]
         return found
+
+    def warm(self) -> None:
+        """Work out what the next change is judged and corrections are measured by."""
+        state = self.state
+        self.judged(state)
+        if state.solver is not None:
+            with single_threaded():
+                _ = state.solver.factor.firm
 
     def _jury(self, state: State, options: HeadOptions) -> Jury:
         if state.solver is None or self.store.manifest.start is not None:

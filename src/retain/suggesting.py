@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE, cover, gather, whitened
+from retain.algebra import REFERENCE, SCALE, cover, gather, whitened
 from retain.answers import answer
 from retain.caches import Features, Mind
 from retain.comparisons import Cluster, Hint, Neighbour, Suggestion
@@ -22,7 +22,7 @@ from retain.session import Session
 from retain.values import Sample, Skipped, Source
 from retain.vision import OnnxExtractor, blur, unlabelled
 
-__all__ = ["cluster", "hints", "nearest", "similar", "suggest"]
+__all__ = ["cluster", "contradiction", "hints", "nearest", "similar", "suggest"]
 
 Floats = NDArray[np.float64]
 
@@ -69,16 +69,17 @@ def nearest(
             by default all that are remembered now.
     """
     samples, features = members or session.members
-    when = {event.event: event.at for event in session.store.events()} if taken else {}
     labelled = np.array([sample.label != REFERENCE for sample in samples], bool)
-    found = []
-    for one, cosines in zip(taken, _cosines(taken, features), strict=True):
-        cosines = np.where(labelled, cosines, -2.0)
-        first = _first(cosines, count + 1)
-        order = sorted(first, key=lambda i: (-cosines[i], samples[i].image))
-        chosen = [i for i in order if samples[i].image != one.image and cosines[i] >= -1.5]
-        found.append(tuple(_neighbour(samples[i], float(cosines[i]), when) for i in chosen[:count]))
-    return found
+    close: list[list[tuple[float, Sample]]] = []
+    for one, roughly in zip(taken, _roughly(taken, features), strict=True):
+        roughly[~labelled] = -np.inf
+        first = _first(roughly, count + 1, features.shape[1])
+        exactly = _cosines([one], features[first])[0].tolist()
+        pairs = zip(exactly, (samples[i] for i in first), strict=True)
+        order = sorted(pairs, key=lambda pair: (-pair[0], pair[1].image))
+        close.append([pair for pair in order if pair[1].image != one.image][:count])
+    when = session.store.times({sample.event for pairs in close for _, sample in pairs})
+    return [tuple(_neighbour(sample, at, when) for at, sample in pairs) for pairs in close]
 
 
 def cluster(session: Session, source: Any, count: int | None) -> list[Cluster]:
@@ -153,6 +154,30 @@ def hints(session: Session, source: Any, labels: Sequence[str | None]) -> list[t
     return [tuple(each) for each in found]
 
 
+def contradiction(label: str, probability: float, around: Sequence[Neighbour]) -> Hint | None:
+    """What it would contradict to teach a picture as anything but `Hint.unless`.
+
+    Args:
+        label: what it is answered.
+        probability: of that.
+        around: the remembered pictures that it resembles most, the nearest first; three or more,
+            if there are as many.
+    """
+    nearest = around[:_LOOKED_AT]
+    # All of the nearest say one thing, and so does the answer, surely: other names are slips.
+    alike = {each.label for each in nearest} == {label} and probability >= _SURE
+    if not (alike and len(nearest) == _LOOKED_AT):
+        same = [each for each in around if each.similarity >= _SAME]
+        nearest = [each for each in same if each.label == same[0].label]
+    if not nearest:
+        return None
+    name, many = nearest[0].label, len(nearest) > 1
+    pictures = f"these {len(nearest)} pictures" if many else "this picture"
+    verb = "look the same and are" if many else "looks the same and is"
+    sentence = f"contradicts {pictures}, which {verb} {name!r}"
+    return Hint("contradicts", sentence, tuple(each.image for each in nearest), name)
+
+
 # -- inside --------------------------------------------------------------------------------------
 
 
@@ -162,26 +187,44 @@ def _taken(session: Session, source: Any) -> tuple[list[Taken], list[Skipped]]:
     return session.taken(session.eyes, collected.sources, skipped, None), skipped
 
 
-def _cosines(taken: Sequence[Taken], features: Features) -> Floats:
-    """[n, members]; sums of products of integers, so that equal pictures have cosine 1."""
-    found = np.zeros((len(taken), len(features)))
+def _roughly(taken: Sequence[Taken], features: Features) -> NDArray[np.float32]:
+    """[n, members]; the cosines but for what `_rounded` says."""
+    found = np.zeros((len(taken), len(features)), np.float32)
     if not found.size:
         return found
-    x = np.stack([one.feature for one in taken]).astype(np.float64)
-    own = np.sqrt((x * x).sum(axis=1))[:, None]
+    x = np.stack([one.feature for one in taken]).astype(np.float32) / np.float32(SCALE) ** 2
     for start in range(0, len(features), _BLOCK):
-        block = features[start : start + _BLOCK].astype(np.float64)
-        lengths = own * np.sqrt((block * block).sum(axis=1))[None, :]
-        found[:, start : start + _BLOCK] = (x @ block.T) / np.where(lengths > 0, lengths, 1.0)
+        block = features[start : start + _BLOCK].astype(np.float32)
+        np.matmul(x, block.T, out=found[:, start : start + _BLOCK])
     return found
 
 
-def _first(cosines: Floats, count: int) -> list[int]:
-    """The rows of the largest, and of all that are as large as the last of these."""
-    if len(cosines) <= count:
-        return list(range(len(cosines)))
-    least = np.partition(cosines, len(cosines) - count)[len(cosines) - count]
-    return [int(i) for i in np.flatnonzero(cosines >= least)]
+def _rounded(dimension: int) -> float:
+    """By how much a product of two features, as they are kept, misses their cosine at most.
+
+    Rounding moves each number by at most half a unit, and so the length by √d halves of one.
+    """
+    return 1.1 * dimension**0.5 / SCALE + 1e-4
+
+
+def _cosines(taken: Sequence[Taken], features: Features) -> Floats:
+    """[n, members]; sums of products of integers, so that equal pictures have cosine 1."""
+    found = np.zeros((len(taken), len(features)))
+    if found.size:
+        x = np.stack([one.feature for one in taken]).astype(np.float64)
+        y = features.astype(np.float64)
+        lengths = np.sqrt((x * x).sum(axis=1))[:, None] * np.sqrt((y * y).sum(axis=1))[None, :]
+        found[:] = (x @ y.T) / np.where(lengths > 0, lengths, 1.0)
+    return found
+
+
+def _first(roughly: NDArray[np.float32], count: int, dimension: int) -> list[int]:
+    """The labelled rows that may be among the `count` with the largest cosines, ties included."""
+    least = -np.inf
+    if len(roughly) > count:
+        least = np.partition(roughly, len(roughly) - count)[len(roughly) - count]
+    near = roughly >= least - 2 * _rounded(dimension)
+    return [int(i) for i in np.flatnonzero(near & (roughly > -np.inf))]
 
 
 def _neighbour(sample: Sample, cosine: float, when: dict[int, str]) -> Neighbour:
@@ -232,16 +275,9 @@ def _beside_taught(
         return found
     if said[0] == label and said[1] >= _SURE:
         found.append(Hint("sure", f"adds nothing: already {_percent(said[1])} sure"))
-    against = [each for each in around[:_LOOKED_AT] if each.label != label]
-    other = {each.label for each in against}
-    # All of the nearest say one other thing, and so does the answer, surely: a likely slip.
-    slip = len(against) == _LOOKED_AT and other == {said[0]} and said[1] >= _SURE
-    if slip or (same and same[0].label != label):
-        shown = against if slip else same
-        names = " and ".join(repr(name) for name in sorted({each.label for each in shown}))
-        count = f"these {len(shown)} pictures" if len(shown) > 1 else "this picture"
-        verb = "look the same and are" if len(shown) > 1 else "looks the same and is"
-        found.append(_hint("contradicts", f"contradicts {count}, which {verb} {names}", shown))
+    against = contradiction(*said, around)
+    if against is not None and against.unless != label:
+        found.append(against)
     return found
 
 

@@ -17,7 +17,7 @@ __all__ = ["classes", "show", "status"]
 def classes(session: Session) -> list[ClassInfo]:
     """See `Classifier.classes`."""
     with session.reading() as mind:
-        samples = session.store.members()
+        samples = session.samples
     images = Counter(sample.label for sample in samples)
     pinned = Counter(sample.label for sample in samples if sample.pinned)
     head = mind.head

@@ -15,7 +15,6 @@ from retain.algebra import (
     Statistics,
     base_head,
     left_out_logits,
-    squares,
     to_float,
 )
 from tests.algebra.test_heads import problem
@@ -82,9 +81,11 @@ def both(family, lesson, now, shrinkage, freedom=2.0):
     tuning = replace(UNTUNED, shrinkage=shrinkage, temperature=TEMPERATURE, freedom=freedom)
     options = HeadOptions(family)
     _, solver = base_head(state, tuning, options, taught)
-    square = squares(solver.factor, x0, options)
+    factor = np.eye(x0.shape[1]) if family == "nearest-mean" else solver.apply(np.eye(x0.shape[1]))
+    raw = to_float(x0) @ (carried := factor @ solver.moments.means.T)
+    products = carried, raw, np.einsum("nd,de,ne->n", to_float(x0), factor, to_float(x0))
     inside = np.ones(len(x0), bool)
-    ours = left_out_logits(solver, tuning, options, x0, y0, square, inside)
+    ours = left_out_logits(solver, tuning, options, products, y0, inside)
     floats = (to_float(x0), y0), (to_float(x), y)
     theirs = [left_out_twin(family, *floats, i, shrinkage, freedom) for i in range(len(x0))]
     return ours, np.array(theirs)

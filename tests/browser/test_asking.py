@@ -244,6 +244,17 @@ def test_hints_against_poisoning(visit, server, tmp_path, pictures, shot):
     assert page.locator(".card.fixed").count() == 0
 
 
+def test_what_a_correction_contradicts_is_said_beside_it(visit, server, pictures, tmp_path):
+    from PIL import Image
+
+    page = visit(server)
+    with Image.open(next((pictures / "train" / "Hat").iterdir())) as picture:
+        picture.crop((1, 1, 127, 127)).save(tmp_path / "crop.png")
+    give(page, [tmp_path / "crop.png"])
+    name_it(page.locator(".card"), "Shoes")
+    page.locator(".card.fixed .hints [data-kind=contradicts]").wait_for()
+
+
 def test_what_adds_nothing_is_said_to(visit, server, pictures):
     page = visit(server)
     known = sorted((pictures / "train" / "Hat").iterdir())[:2]

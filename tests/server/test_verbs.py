@@ -73,6 +73,25 @@ def test_similar_pictures(server):
     assert near[0]["similarity"] > 0.99
 
 
+def test_what_a_picture_would_contradict_is_told_with_what_it_resembles(server):
+    """The same as a hint for that label, so that nobody has to ask again."""
+    told = []
+    for kind, seed in (("bee", 0), ("ant", 77), ("elk", 5)):
+        picture = body(cluster(kind, 1, seed=seed)[0] + 0.001)
+        said = server.post("/predict?similar=4", json={"pictures": [picture]})["predictions"][0]
+        against = said["contradicts"]
+        for label in ("bee", "ant", "new"):
+            hints = server.post("/hints", json={"items": [{**picture, "label": label}]})["hints"][0]
+            (hint, *more) = [each for each in hints if each["kind"] == "contradicts"] or [None]
+            assert not more
+            assert hint == (against if against and against["unless"] != label else None)
+            told.append(hint)
+    assert any(told)
+    assert not all(told)
+    plain = server.post("/predict", json={"pictures": [picture]})["predictions"][0]
+    assert "contradicts" not in plain
+
+
 def test_correct_by_prediction_and_undo(server):
     row = cluster("wasp", 1, seed=77)[0]
     said = server.post("/predict", json={"pictures": [body(row)]})["predictions"][0]

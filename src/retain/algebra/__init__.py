@@ -28,7 +28,7 @@ from retain.algebra.heads import (
     Tuning,
     base_head,
 )
-from retain.algebra.leaveout import left_out_logits, squares
+from retain.algebra.leaveout import left_out_logits
 from retain.algebra.novelty import typicality
 from retain.algebra.pins import Pin, pin_head
 from retain.algebra.statistics import Statistics
@@ -64,7 +64,6 @@ __all__ = [
     "pin_head",
     "predict_indices",
     "quantize",
-    "squares",
     "started",
     "surprise",
     "to_float",

@@ -13,7 +13,8 @@ from retain.algebra.heads import Head
 
 __all__ = ["Difference", "bounds", "compare", "net_bounds", "predict_indices", "surprise"]
 
-_BLOCK = 8192
+# Pictures that are turned into floating point at once: few enough to stay in the cache.
+_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)

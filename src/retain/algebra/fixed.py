@@ -60,4 +60,4 @@ def to_float(fixed: NDArray[np.integer]) -> Floats:
     >>> to_float(np.array([8192, -16384], dtype=np.int16))
     array([ 0.5, -1. ])
     """
-    return np.asarray(fixed, dtype=np.float64) / SCALE
+    return np.multiply(fixed, 1.0 / SCALE, dtype=np.float64)

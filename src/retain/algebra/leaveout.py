@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra.fixed import to_float
 from retain.algebra.heads import (
     HeadOptions,
     Tuning,
@@ -22,9 +21,9 @@ from retain.algebra.heads import (
     log_priors,
     typical_length,
 )
-from retain.algebra.whitening import Factor, Solver
+from retain.algebra.whitening import Solver
 
-__all__ = ["LeftOut", "left_out_logits", "squares"]
+__all__ = ["LeftOut", "left_out_logits"]
 
 Floats = NDArray[np.float64]
 
@@ -122,9 +121,8 @@ def left_out_logits(
     solver: Solver,
     tuning: Tuning,
     options: HeadOptions,
-    features: NDArray[np.int16],
+    products: tuple[Floats, Floats, Floats],
     truth: NDArray[np.intp],
-    square: Floats,
     inside: NDArray[np.bool_],
 ) -> Floats:
     """Logits [n, C] of members by the head that never saw them, before any pins.
@@ -133,31 +131,28 @@ def left_out_logits(
         solver: that of the head.
         tuning: the numbers of the last lesson.
         options: the owner's choices.
-        features: int16 [n, d].
+        products: Pμ_c [d, C], their xᵀPμ_c [n, C] and xᵀPx [n], with the P of `solver`.
         truth: their classes [n]; each must have at least two members.
-        square: xᵀPx of each [n], see `squares`.
         inside: whether each is in the scatter that whitens [n].
     """
     moments = solver.moments
-    centre = moments.mean if options.family == "ridge" else moments.centre
-    directions = moments.means - centre
-    held = options.family == "nearest-mean"
-    x = to_float(features)
-    columns = directions.T if held else solver.apply(directions.T)
-    shift = centre if held else solver.apply(centre[:, None])[:, 0]
-    cross = x @ columns - centre @ columns
-    about = square - 2.0 * (x @ shift) + centre @ shift
-    noise = tuning.freedom / max(moments.counts.sum() - len(moments.means), 1.0)
-    products = LeftOut(
-        cross, directions @ columns, about, truth, moments.counts, noise, inside=inside
+    classes, members = len(moments.means), moments.counts.sum()
+    carried, raw, square = products
+    # The centre is a mean of class means, so what it gives follows from what they do.
+    ridge = options.family == "ridge"
+    centre = moments.mean if ridge else moments.centre
+    share = moments.counts / members if ridge else np.full(classes, 1.0 / classes)
+    columns = carried - (carried @ share)[:, None]
+    along = raw @ share
+    left_out = LeftOut(
+        cross=raw - along[:, None] - centre @ columns,
+        inner=(moments.means - centre) @ columns,
+        square=square - 2.0 * along + centre @ carried @ share,
+        truth=truth,
+        counts=moments.counts,
+        noise=tuning.freedom / max(members - classes, 1.0),
+        inside=inside,
     )
-    logits = tuning.temperature * products.scores(options)
+    logits = tuning.temperature * left_out.scores(options)
     logits += log_priors(moments.counts, options) + favoured(moments.counts, options)
     return logits
-
-
-def squares(factor: Factor, features: NDArray[np.int16], options: HeadOptions) -> Floats:
-    """xᵀPx of pictures int16 [n, d]: [n]."""
-    x = to_float(features)
-    carried = x.T if options.family == "nearest-mean" else factor.apply(x.T)
-    return np.asarray(np.einsum("nd,dn->n", x, carried), dtype=np.float64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ Moment = NDArray[np.float64] | NDArray[np.int64]
 _BLOCK = 8192
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """Exact sums over a set of labelled features; a commutative group under ``+`` and ``-``.
 
@@ -89,7 +90,10 @@ class Statistics:
             second = second.astype(np.int64)
         for start in range(0, len(features), _BLOCK):
             block = features[start : start + _BLOCK].astype(np.float64)
-            second += (block.T @ block).astype(second.dtype, copy=False)
+            # For a single one it takes longer to wake threads than to multiply.
+            product = np.outer(block, block) if len(block) == 1 else block.T @ block
+            product = product.astype(second.dtype, copy=False)
+            second = second + product if start else product
         return _frozen(classes, counts, sums, second)
 
     @property
@@ -158,7 +162,7 @@ class Statistics:
         np.add.at(sums, rows, self.sums)
         return _frozen(classes, counts, sums, self.second)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """The name of this state: equal states have equal digests, on every machine."""
         sha = hashlib.sha256(b"retain statistics 1\n")

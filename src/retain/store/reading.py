@@ -34,6 +34,7 @@ __all__ = [
     "said",
     "samples",
     "seen",
+    "times",
     "to_bytes",
     "to_name",
     "trained",
@@ -200,6 +201,20 @@ def entries(connection: Connection) -> list[Entry]:
         "SELECT id, kind, at, target, detail, actor FROM events ORDER BY id"
     )
     return [parsed(row) for row in rows]
+
+
+def times(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
+    """Event → when it was."""
+    found: dict[int, str] = {}
+    for start in range(0, len(numbers), _AT_ONCE):
+        some = tuple(numbers[start : start + _AT_ONCE])
+        marks = ", ".join("?" * len(some))
+        rows = connection.exec_driver_sql(
+            f"SELECT id, at FROM events WHERE id IN ({marks})",  # noqa: S608 marks are question marks
+            some,
+        )
+        found.update((number, at) for number, at in rows)
+    return found
 
 
 def said(connection: Connection) -> dict[int, list[tuple[int, str, int]]]:

@@ -239,6 +239,11 @@ class Records:
         with self._transaction() as connection:
             return journal.told(reading.entries(connection), reading.labels_by_event(connection))
 
+    def times(self, numbers: Collection[int]) -> dict[int, str]:
+        """Event → when it was, in UTC, ISO 8601, of those of these numbers that there are."""
+        with self._transaction() as connection:
+            return reading.times(connection, sorted(numbers)) if numbers else {}
+
     def event(self, number: int) -> Event:
         """One event (UnknownEvent if there is none)."""
         events = self.events()

@@ -3,7 +3,7 @@
 import { picture } from "./api.js";
 import { changes } from "./changes.js";
 import { button, h, meter, percent } from "./dom.js";
-import { hintList, hintsFor } from "./hints.js";
+import { hintList } from "./hints.js";
 import { look } from "./look.js";
 import { nameField } from "./namefield.js";
 import { attempt } from "./notices.js";
@@ -122,23 +122,19 @@ export class Card {
   /** Teach the server that this is `label`. */
   async say(label, verb, pressed) {
     const { item } = this;
-    // What it contradicts can only be told beforehand; it holds nobody up.
+    // What it contradicts is what it did before.
+    const { contradicts } = item.prediction;
     const given = [{ image: item.prediction.image, file: item.file, label }];
-    const hints = hintsFor(given);
     const update = await attempt(() => teach(verb, given, { resend: item.resend }), pressed);
     if (!update) return;
     // Before the first lesson there was no answer, and so no name for the picture.
     if (!item.prediction.image) await attempt(item.resend);
-    this.settle(update, label);
-    item.hints = (await hints)[0].filter((hint) => hint.kind === "contradicts");
-    if (item.hints.length) this.draw();
+    this.settle(update, label, contradicts && contradicts.unless !== label ? [contradicts] : []);
   }
 
   /** Show what came of teaching it. */
-  settle(update, label) {
-    this.item.update = update;
-    this.item.hints = [];
-    Object.assign(this.item, { taught: label, before: this.item.prediction });
+  settle(update, label, hints) {
+    Object.assign(this.item, { update, hints, taught: label, before: this.item.prediction });
     this.selected = false;
     this.draw();
     this.element.focus({ preventScroll: true });

@@ -15,12 +15,18 @@ export function onChange(listener) {
 
 /** Ask the server how things stand, and tell everybody. `reason` is "here", "elsewhere" or "session". */
 export async function refresh(reason = "here") {
-  const [status, classes] = await Promise.all([get("status"), get("classes")]);
+  // Asking changes nothing but the inbox, as a rule.
+  const known = reason === "asked" ? state.status?.event : undefined;
+  const [status, found] = await Promise.all([get("status"), known === undefined ? get("classes") : null]);
+  if (status.event !== known) know((found ?? (await get("classes"))).classes);
   state.status = status;
-  state.classes = classes.classes.filter((each) => each.label);
+  for (const listener of listeners) listener(reason);
+}
+
+function know(classes) {
+  state.classes = classes.filter((each) => each.label);
   const options = state.classes.map((each) => h("option", { value: each.label }));
   document.getElementById("classes").replaceChildren(...options);
-  for (const listener of listeners) listener(reason);
 }
 
 /** Whether a class of that name is there. */

@@ -18,6 +18,7 @@ from retain.faces.server.metrics import exposition
 from retain.faces.server.problems import Json, Problem
 from retain.faces.server.serving import Answers
 from retain.faces.server.streaming import answered, changes
+from retain.suggesting import contradiction
 from retain.values import Event, Progress, to_json
 
 __all__ = ["answers_json", "router"]
@@ -33,13 +34,16 @@ Offset = Annotated[int, Query(ge=0, le=2**31 - 1)]
 
 def answers_json(found: Answers, seconds: float) -> dict[str, Any]:
     """Answers as `/predict` gives them."""
-    rows = zip(found.answers, found.names, found.similar, strict=True)
+    told = []
+    for each, name, around in zip(found.answers, found.names, found.similar, strict=True):
+        told.append({"id": name, **to_json(each), "similar": to_json(around)})
+        if around:
+            against = contradiction(each.label, each.probability, around)
+            told[-1]["contradicts"] = to_json(against) if against else None
     return {
         "event": found.event,
         "seconds": seconds,
-        "predictions": [
-            {"id": name, **to_json(each), "similar": to_json(around)} for each, name, around in rows
-        ],
+        "predictions": told,
         "skipped": to_json(found.skipped),
     }
 

@@ -126,6 +126,8 @@ class Serving:
             with self.classifier.acting(who.name):
                 found = work(*given, **more)
             self.changed(found)
+            with suppress(RuntimeError):
+                self._writer.submit(self._ready)
             return found
 
         # What has begun is finished even if nobody waits for the answer any more.
@@ -133,8 +135,13 @@ class Serving:
 
     async def warm(self) -> None:
         """Make ready for the first change."""
-        with suppress(retain.RetainError, RuntimeError):
-            await asyncio.get_running_loop().run_in_executor(self._writer, self.classifier.warm)
+        with suppress(RuntimeError):
+            await asyncio.get_running_loop().run_in_executor(self._writer, self._ready)
+
+    def _ready(self) -> None:
+        """Work out now what the next change would have to."""
+        with suppress(retain.RetainError):
+            self.classifier.warm()
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await self._counted(asyncio.get_running_loop().run_in_executor, pool, work)
