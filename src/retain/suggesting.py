@@ -5,6 +5,7 @@ Nothing here changes anything or decides anything; it is what a person is shown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -204,7 +205,7 @@ def _rounded(dimension: int) -> float:
 
     Rounding moves each number by at most half a unit, and so the length by √d halves of one.
     """
-    return 1.1 * dimension**0.5 / SCALE + 1e-4
+    return 1.1 * math.sqrt(dimension) / SCALE + 1e-4
 
 
 def _cosines(taken: Sequence[Taken], features: Features) -> Floats:

@@ -60,4 +60,5 @@ def to_float(fixed: NDArray[np.integer]) -> Floats:
     >>> to_float(np.array([8192, -16384], dtype=np.int16))
     array([ 0.5, -1. ])
     """
-    return np.multiply(fixed, 1.0 / SCALE, dtype=np.float64)
+    found: Floats = np.multiply(fixed, 1.0 / SCALE, dtype=np.float64)
+    return found
