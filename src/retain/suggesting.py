@@ -164,19 +164,19 @@ def contradiction(label: str, probability: float, around: Sequence[Neighbour]) -
         around: the remembered pictures that it resembles most, the nearest first; three or more,
             if there are as many.
     """
-    nearest = around[:_LOOKED_AT]
+    shown = list(around[:_LOOKED_AT])
     # All of the nearest say one thing, and so does the answer, surely: other names are slips.
-    alike = {each.label for each in nearest} == {label} and probability >= _SURE
-    if not (alike and len(nearest) == _LOOKED_AT):
+    alike = {each.label for each in shown} == {label} and probability >= _SURE
+    if not (alike and len(shown) == _LOOKED_AT):
         same = [each for each in around if each.similarity >= _SAME]
-        nearest = [each for each in same if each.label == same[0].label]
-    if not nearest:
+        shown = [each for each in same if each.label == same[0].label]
+    if not shown:
         return None
-    name, many = nearest[0].label, len(nearest) > 1
-    pictures = f"these {len(nearest)} pictures" if many else "this picture"
+    name, many = shown[0].label, len(shown) > 1
+    pictures = f"these {len(shown)} pictures" if many else "this picture"
     verb = "look the same and are" if many else "looks the same and is"
     sentence = f"contradicts {pictures}, which {verb} {name!r}"
-    return Hint("contradicts", sentence, tuple(each.image for each in nearest), name)
+    return Hint("contradicts", sentence, tuple(each.image for each in shown), name)
 
 
 # -- inside --------------------------------------------------------------------------------------

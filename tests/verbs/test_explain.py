@@ -1,7 +1,10 @@
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 import retain
+from retain.algebra import quantize
 from tests.verbs.adopted import adopt, pictures
 from tests.verbs.conftest import cluster, taught, wrong_one
 
@@ -92,3 +95,27 @@ def test_of_an_adopted_classifier(tmp_path):
         mine.learn(pictures(6, tint=1), "elk", force=True)
         assert {n.label for n in mine.explain(pictures(1, seed=4)[0]).neighbours} == {"elk"}
         assert len(mine.explain(mine.samples()[0].image).scores) == 5
+
+
+def test_those_that_are_almost_equally_near_come_in_the_right_order(fresh):
+    """The quick look that comes first must not lose one of them; equals come in order of hash."""
+    chance = np.random.default_rng(0)
+    near = np.ones(12) + chance.normal(size=(300, 12)) * 3e-4
+    rows = np.concatenate([near, 2 * near[:20], chance.normal(size=(80, 12))]).astype("f4")
+    shop = fresh()
+    shop.learn(rows[::2], "ant", force=True)
+    shop.learn(rows[1::2], "bee", force=True)
+    images = np.array([each.image for each in shop.predict(rows)])
+    fixed = quantize(rows)[0].astype(object)
+    for row in (np.ones(12, "f4"), near[7].astype("f4") * 3):
+        asked = quantize(row[None])[0][0].astype(object)
+        dots, lengths = fixed @ asked, (fixed * fixed).sum(axis=1)
+        # Exactly: the order of the cosines is that of dot·|dot| / length².
+        share = [
+            Fraction(int(dot) * abs(int(dot)), int(n)) for dot, n in zip(dots, lengths, strict=True)
+        ]
+        own = shop.predict(row[None])[0].image
+        order = sorted(range(len(rows)), key=lambda i: (-share[i], images[i]))
+        wanted = [images[i] for i in order if images[i] != own][:25]
+        (found,) = shop.similar(row[None], count=25)
+        assert [each.image for each in found] == wanted
