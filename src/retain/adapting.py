@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from retain.algebra import net_bounds
 from retain.caches import State
+from retain.chances import net_bounds
 from retain.errors import BadOption, Locked
 from retain.intake import Eyes, chunks, recomputed
 from retain.pairing import differences

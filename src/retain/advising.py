@@ -19,10 +19,11 @@ import numpy as np
 
 from retain import training
 from retain.advice import Advice, Choice, Option, Trial
-from retain.algebra import REFERENCE, HeadOptions, bounds, typicality
+from retain.algebra import REFERENCE, HeadOptions, typicality
 from retain.algebra.novelty import UNKNOWN_BELOW, energy
 from retain.attempts import Attempts, attempt
 from retain.caches import State
+from retain.chances import bounds
 from retain.counsel import Looked, sentences
 from retain.errors import BadOption, CannotAdopt, MissingExtra, NothingLearned
 from retain.expecting import TRAINED, Known, believed, best, pays_by_pins

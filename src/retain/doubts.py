@@ -24,9 +24,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE, Start, surprise
+from retain.algebra import REFERENCE, Start
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
+from retain.chances import surprise
 from retain.jury import Judged
 from retain.values import Budgets, Check, Sample, Suspect
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retain.algebra import REFERENCE, Start, bounds, net_bounds
+from retain.algebra import REFERENCE, Start
 from retain.caches import State
+from retain.chances import bounds, net_bounds
 from retain.doubts import Lesson, doubted
 from retain.jury import Judged
 from retain.pairing import Pairs

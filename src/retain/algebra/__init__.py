@@ -10,11 +10,8 @@ looks alike).
 
 from retain.algebra.compare import (
     Difference,
-    bounds,
     compare,
-    net_bounds,
     predict_indices,
-    surprise,
 )
 from retain.algebra.exceptions import Exceptions, overridden
 from retain.algebra.extension import REFERENCE, ExtensionTuning, Start, extend
@@ -53,19 +50,16 @@ __all__ = [
     "Statistics",
     "Tuning",
     "base_head",
-    "bounds",
     "compare",
     "cover",
     "extend",
     "gather",
     "left_out_logits",
-    "net_bounds",
     "overridden",
     "pin_head",
     "predict_indices",
     "quantize",
     "started",
-    "surprise",
     "to_float",
     "tune",
     "tune_extension",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from retain.algebra.fixed import SCALE
 from retain.algebra.heads import Head
 
-__all__ = ["Difference", "bounds", "compare", "net_bounds", "predict_indices", "surprise"]
+__all__ = ["Difference", "compare", "predict_indices"]
 
 # Pictures that are turned into floating point at once: few enough to stay in the cache.
 _BLOCK = 512
@@ -95,63 +95,3 @@ def predict_indices(
             best[close] = head.logits(block[close], rho[close]).argmax(axis=1)
         answers[start : start + _BLOCK] = best
     return answers
-
-
-def bounds(hits: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share, `hits` of `n` (Clopper & Pearson 1934), 0 to 1.
-
-    >>> [round(limit, 3) for limit in bounds(3, 100)]
-    [0.006, 0.085]
-    >>> bounds(0, 0)
-    (0.0, 1.0)
-    """
-    from scipy.special import betaincinv
-
-    tail = (1.0 - confidence) / 2.0
-    low = float(betaincinv(hits, n - hits + 1, tail)) if hits else 0.0
-    high = float(betaincinv(hits + 1, n - hits, 1.0 - tail)) if hits < n else 1.0
-    return low, high
-
-
-def net_bounds(lost: int, gained: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of the net share lost, (lost − gained)/n, given how many answers changed.
-
-    Exact: of the answers that changed, how many were lost is a binomial share, as in McNemar's
-    test (1947).
-
-    >>> low, high = net_bounds(10, 7, 100)
-    >>> low < 0 < high
-    True
-    >>> net_bounds(30, 0, 100)[0] > 0.2
-    True
-    """
-    low, high = bounds(lost, lost + gained, confidence)
-    scale = (lost + gained) / max(n, 1)
-    return (2.0 * low - 1.0) * scale, (2.0 * high - 1.0) * scale
-
-
-def surprise(hits: int, groups: Sequence[tuple[int, float, float]]) -> float:
-    """How improbable `hits` or more are, in all, of several groups.
-
-    The tail of a sum of beta-binomial counts.
-
-    Args:
-        hits: how many there were.
-        groups: of each the size n and the two parameters of the beta distribution of its rate.
-
-    >>> surprise(1, [(10, 10.5, 90.5)]) > 0.5
-    True
-    >>> surprise(9, [(5, 10.5, 90.5), (5, 10.5, 90.5)]) < 1e-6
-    True
-    """
-    from scipy.special import betaln, gammaln
-
-    if hits <= 0:
-        return 1.0
-    # Summed from the top, where a sum from below would be one minus nearly one.
-    chances = np.ones(1)
-    for n, a, b in groups:
-        k = np.arange(n + 1)
-        logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-        chances = np.convolve(chances, np.exp(logs + betaln(k + a, n - k + b) - betaln(a, b)))
-    return float(min(chances[hits:].sum(), 1.0))

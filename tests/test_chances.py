@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from retain.algebra import bounds, net_bounds, surprise
+from retain.chances import bounds, net_bounds, surprise
 
 CASES = [(h, n) for n in (1, 2, 5, 17, 100) for h in {0, 1, n // 3, n - 1, n}]
 
