@@ -196,7 +196,7 @@ def test_sweeps_and_the_exact_method_find_the_same_edit(monkeypatch, how_many):
 
 
 def test_many_corrections_that_lie_in_few_directions_all_hold(monkeypatch):
-    """Sweeps alone come nearer and nearer, and give up after hundreds of turns as after thousands."""
+    """Sweeps alone come nearer and nearer, and give up at last."""
     chance = np.random.default_rng(0)
     plane = chance.normal(size=(3, 32))
     taught = quantize(
