@@ -363,8 +363,11 @@ def mixed(scratch: Path, total: int, corrections: int, kills: int) -> None:
             chosen = [number % 400, (number * 7 + 1) % 400]
             if correct:
                 # Pictures that nobody else corrects, so that what is said of them stays said.
-                row = (centres[number % 6] + 1.5 * np.sin(number + np.arange(D))).astype("f4")
-                label = f"class{(number // every) % 6}"
+                # Half of them get an arbitrary name: as many as there are numbers cannot hold.
+                own = np.random.default_rng(number).normal(size=D)
+                row = (centres[number % 6] + 1.5 * own).astype("f4")
+                turned = number // every
+                label = f"class{turned % 6 if turned % 2 else number % 6}"
                 body = {"corrections": [{"bytes": picture(row), "label": label}], "force": True}
             else:
                 body = {"pictures": [{"bytes": picture(rows[i])} for i in chosen]}

@@ -43,10 +43,6 @@ _TOLERANCE = 1e-3
 _SWEEPS = 2000
 # With little shrinkage; then the head's own is tried, which needs fewer.
 _FIRM_SWEEPS = 1_000
-# After so many sweeps the exact method, which needs one number for each pin and class.
-_PATIENCE, _FEW = 100, 1_000
-# 1/(1 + ‖Z‖²) of the longest edit, Z in margins.
-_LONGEST = 1e-8
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,8 +103,6 @@ def pin_head(
     norms = np.array([pin.norm for pin in pins])
     active: list[int] = []
     edited = head
-    multipliers = np.zeros((len(pins), len(head.classes)))
-    firm = True
     while True:
         gaps = _gaps(edited.logits(features, norms), targets)
         violated = [
@@ -119,40 +113,31 @@ def pin_head(
         active = sorted({*active, *violated})
         bound = [pins[j] for j in active]
         wanted = statistics, features[active], targets[active], margin, bound
-        while True:
-            way = (solver.firm, _FIRM_SWEEPS) if firm else (solver, _SWEEPS)
-            try:
-                edited, multipliers[active] = _edit(head, *wanted, multipliers[active], *way)
-                break
-            except PinConflict:
-                # Near what no linear head can do, little shrinkage takes more sweeps than there
-                # are; nor would it do for more pins.
-                if not firm:
-                    raise
-                firm, multipliers[:] = False, 0
+        try:
+            edited = _edit(head, solver.firm, *wanted, sweeps=_FIRM_SWEEPS)
+        except PinConflict:
+            # Near what no linear head can do, little shrinkage takes more sweeps than there are.
+            edited = _edit(head, solver, *wanted)
 
 
 def _edit(
     head: Head,
+    solver: Solver,
     statistics: Statistics,
     features: NDArray[np.int16],
     targets: NDArray[np.intp],
     margin: float,
     pins: Sequence[Pin],
-    multipliers: Floats,
-    solver: Solver,
-    sweeps: int,
-) -> tuple[Head, Floats]:
-    """The edited head, and B [pins, C], from which it follows; the search begins with another."""
+    sweeps: int = _SWEEPS,
+) -> Head:
     total = statistics.total
     mean = statistics.sums.sum(axis=0) / total / SCALE
     offsets = to_float(features) - mean
     carried = solver.apply_total(offsets.T)
     gram = offsets @ carried + 1.0 / total
     start = head.logits(features, np.array([pin.norm for pin in pins]))
-    for sweep in range(sweeps):
-        if sweep == _PATIENCE and len(targets) * start.shape[1] <= _FEW:
-            multipliers = _exactly(pins, gram, start, targets, margin)
+    multipliers = np.zeros_like(start)
+    for _ in range(sweeps):
         for j, target in enumerate(targets):
             now = start[j] + gram[j] @ multipliers
             own = gram[j, j] * multipliers[j]
@@ -164,33 +149,7 @@ def _edit(
         raise _conflict(pins, gram, _gaps(start + gram @ multipliers, targets))
     change = (carried @ multipliers).T
     bias = multipliers.sum(axis=0) / total - change @ mean
-    return Head(head.classes, head.weights + change, head.bias + bias, head.raw), multipliers
-
-
-def _exactly(
-    pins: Sequence[Pin], gram: Floats, start: Floats, targets: NDArray[np.intp], margin: float
-) -> Floats:
-    """B [pins, C] by a finite method: least distance by non-negative least squares.
-
-    With H = RRᵀ and B = Rᵀ⁻¹Z it is the shortest Z with Rⱼ(Z_t − Z_r) ≥ what is missing (Lawson &
-    Hanson 1974, chapter 23, LDP). One that would be longer than any head is worth is a conflict.
-    """
-    from scipy.optimize import nnls
-
-    values, vectors = np.linalg.eigh(gram)
-    kept = values > 1e-12 * values[-1]
-    root = vectors[:, kept] * np.sqrt(values[kept])
-    rows, rivals = np.nonzero(np.arange(start.shape[1]) != targets[:, None])
-    away = np.zeros((len(rows), start.shape[1]))
-    away[np.arange(len(rows)), targets[rows]], away[np.arange(len(rows)), rivals] = 1.0, -1.0
-    missing = 1.0 - (start[rows, targets[rows]] - start[rows, rivals]) / margin
-    left = np.einsum("ma,mc->acm", root[rows], away).reshape(-1, len(rows))
-    found, length = nnls(np.vstack([left, missing]), np.append(np.zeros(len(left)), 1.0))
-    if length**2 < _LONGEST:
-        raise _conflict(pins, gram, _gaps(start, targets))
-    result = np.zeros_like(start)
-    np.add.at(result, rows, (margin / length**2 * found)[:, None] * away)
-    return result
+    return Head(head.classes, head.weights + change, head.bias + bias, head.raw)
 
 
 def _gaps(logits: Floats, targets: NDArray[np.intp]) -> Floats:
