@@ -34,17 +34,22 @@ _ROWS: Final = 256
 class Products:
     """xᵀPμ_c of fixed pictures, with the class means of one state after another while P stands.
 
+    All are taken about a point in their midst: where all features are the same, so that nothing
+    tells classes apart, they are exactly zero and not the noise of rounding.
+
     A correction moves the mean of one class or two. Only the products with these are worked out
     anew, in the same groups whatever is known, so that a state's bits do not depend on the last.
 
     Attributes:
         features: the pictures, int16 [n, d].
+        point: that point [d].
     """
 
     def __init__(self, factor: Factor, features: NDArray[np.int16], options: HeadOptions) -> None:
         self.features = features
         self._factor = None if options.family == "nearest-mean" else factor
-        x = to_float(features)
+        self.point: Floats = to_float(np.rint(features.mean(axis=0)).astype(np.int16))
+        x = to_float(features) - self.point
         self._square: Floats = np.einsum("nd,dn->n", x, self._carried(x.T))
         self._known: list[tuple[Floats, Floats, Floats]] = []
 
@@ -52,15 +57,15 @@ class Products:
         return columns if self._factor is None else self._factor.apply(columns)
 
     def of(self, means: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
-        """Pμ_c [d, C] of class means [C, d], one or more; xᵀPμ_c [m, C] and xᵀPx [m] of `rows`."""
+        """Of class means [C, d], about `point`: Pμ_c [d, C], xᵀPμ_c [m, C] and xᵀPx [m] of `rows`."""
         known, found = self._known, []
         for place, start in enumerate(range(0, len(means), _TOGETHER)):
             some = means[start : start + _TOGETHER]
             if place < len(known) and np.array_equal(known[place][0], some):
                 found.append(known[place])
                 continue
-            carried = self._carried(some.T)
-            found.append((some, carried, self.times(carried)))
+            carried = self._carried((some - self.point).T)
+            found.append((some, carried, self.times(carried) - self.point @ carried))
         self._known = found
         products = np.hstack([each[2][rows] for each in found])
         return np.hstack([each[1] for each in found]), products, self._square[rows]
@@ -134,7 +139,9 @@ def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
     inside = np.array([jury.lesson.get(sample.image) == sample.label for sample in samples])
     with single_threaded():
         products = jury.products.of(solver.moments.means, rows)
-        logits = left_out_logits(solver, tuning, options, products, truth, inside)
+        logits = left_out_logits(
+            solver, tuning, options, products, jury.products.point, truth, inside
+        )
         if state.mind.edited:
             change = head.weights - base.weights
             moved = np.flatnonzero(change.any(axis=1))

@@ -82,10 +82,12 @@ def both(family, lesson, now, shrinkage, freedom=2.0):
     options = HeadOptions(family)
     _, solver = base_head(state, tuning, options, taught)
     factor = np.eye(x0.shape[1]) if family == "nearest-mean" else solver.apply(np.eye(x0.shape[1]))
-    raw = to_float(x0) @ (carried := factor @ solver.moments.means.T)
-    products = carried, raw, np.einsum("nd,de,ne->n", to_float(x0), factor, to_float(x0))
+    point = to_float(x0[3])
+    about = to_float(x0) - point
+    carried = factor @ (solver.moments.means - point).T
+    products = carried, about @ carried, np.einsum("nd,de,ne->n", about, factor, about)
     inside = np.ones(len(x0), bool)
-    ours = left_out_logits(solver, tuning, options, products, y0, inside)
+    ours = left_out_logits(solver, tuning, options, products, point, y0, inside)
     floats = (to_float(x0), y0), (to_float(x), y)
     theirs = [left_out_twin(family, *floats, i, shrinkage, freedom) for i in range(len(x0))]
     return ours, np.array(theirs)

@@ -122,6 +122,7 @@ def left_out_logits(
     tuning: Tuning,
     options: HeadOptions,
     products: tuple[Floats, Floats, Floats],
+    point: Floats,
     truth: NDArray[np.intp],
     inside: NDArray[np.bool_],
 ) -> Floats:
@@ -131,7 +132,9 @@ def left_out_logits(
         solver: that of the head.
         tuning: the numbers of the last lesson.
         options: the owner's choices.
-        products: Pμ_c [d, C], their xᵀPμ_c [n, C] and xᵀPx [n], with the P of `solver`.
+        products: Pμ_c [d, C], their xᵀPμ_c [n, C] and xᵀPx [n], with the P of `solver`,
+            x and μ_c about `point`.
+        point: any [d]; the nearer the pictures, the less is lost to rounding.
         truth: their classes [n]; each must have at least two members.
         inside: whether each is in the scatter that whitens [n].
     """
@@ -140,13 +143,13 @@ def left_out_logits(
     carried, raw, square = products
     # The centre is a mean of class means, so what it gives follows from what they do.
     ridge = options.family == "ridge"
-    centre = moments.mean if ridge else moments.centre
+    centre = (moments.mean if ridge else moments.centre) - point
     share = moments.counts / members if ridge else np.full(classes, 1.0 / classes)
     columns = carried - (carried @ share)[:, None]
     along = raw @ share
     left_out = LeftOut(
         cross=raw - along[:, None] - centre @ columns,
-        inner=(moments.means - centre) @ columns,
+        inner=(moments.means - point - centre) @ columns,
         square=square - 2.0 * along + centre @ carried @ share,
         truth=truth,
         counts=moments.counts,
