@@ -57,7 +57,7 @@ class Products:
         return columns if self._factor is None else self._factor.apply(columns)
 
     def of(self, means: Floats, rows: NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
-        """Of class means [C, d], about `point`: Pμ_c [d, C], xᵀPμ_c [m, C] and xᵀPx [m] of `rows`."""
+        """About `point`, of means [C, d]: Pμ_c [d, C]; of `rows`, xᵀPμ_c [m, C] and xᵀPx [m]."""
         known, found = self._known, []
         for place, start in enumerate(range(0, len(means), _TOGETHER)):
             some = means[start : start + _TOGETHER]
