@@ -8,11 +8,7 @@ layer), `calibrate` and `novelty` (what scores mean), `compare` (what changed), 
 looks alike).
 """
 
-from retain.algebra.compare import (
-    Difference,
-    compare,
-    predict_indices,
-)
+from retain.algebra.compare import Difference, compare, predict_indices
 from retain.algebra.exceptions import Exceptions, overridden
 from retain.algebra.extension import REFERENCE, ExtensionTuning, Start, extend
 from retain.algebra.extension_tuning import STARTED, started, tune_extension

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ __all__ = [
     "trained",
     "tuning",
 ]
+
+T = TypeVar("T")
 
 # SQLite takes at most 999 parameters in one statement on old builds.
 _AT_ONCE = 900
@@ -117,11 +119,16 @@ def lacking(connection: Connection, key: int) -> list[str]:
     return [to_name(row[0]) for row in rows]
 
 
-def _asked(images: Sequence[str]) -> Iterator[tuple[tuple[bytes, ...], str]]:
-    """Hashes, as many as a statement takes, and as many question marks."""
-    for start in range(0, len(images), _AT_ONCE):
-        part = tuple(to_bytes(image) for image in images[start : start + _AT_ONCE])
+def _portions(values: Sequence[T]) -> Iterator[tuple[tuple[T, ...], str]]:
+    """Parameters, as many as a statement takes, and as many question marks."""
+    for start in range(0, len(values), _AT_ONCE):
+        part = tuple(values[start : start + _AT_ONCE])
         yield part, ", ".join("?" * len(part))
+
+
+def _asked(images: Sequence[str]) -> Iterator[tuple[tuple[bytes, ...], str]]:
+    """The same of hashes."""
+    return _portions([to_bytes(image) for image in images])
 
 
 def trained(connection: Connection, images: Sequence[str]) -> dict[int, int]:
@@ -206,12 +213,10 @@ def entries(connection: Connection) -> list[Entry]:
 def times(connection: Connection, numbers: Sequence[int]) -> dict[int, str]:
     """Event → when it was."""
     found: dict[int, str] = {}
-    for start in range(0, len(numbers), _AT_ONCE):
-        some = tuple(numbers[start : start + _AT_ONCE])
-        marks = ", ".join("?" * len(some))
+    for part, marks in _portions(numbers):
         rows = connection.exec_driver_sql(
-            f"SELECT id, at FROM events WHERE id IN ({marks})",  # noqa: S608 marks are question marks
-            some,
+            f"SELECT id, at FROM events WHERE id IN ({marks})",  # noqa: S608 only question marks
+            part,
         )
         found.update((number, at) for number, at in rows)
     return found
@@ -316,11 +321,10 @@ def features(
     else:
         ordered = sorted({to_bytes(image) for image in images})
         count = len(ordered)
-        parts = []
-        for start in range(0, count, _AT_ONCE):
-            part = tuple(ordered[start : start + _AT_ONCE])
-            marks = ", ".join("?" * len(part))
-            parts.append((f"WHERE i.hash IN ({marks}) ORDER BY i.hash", part))
+        parts = [
+            (f"WHERE i.hash IN ({marks}) ORDER BY i.hash", part)
+            for part, marks in _portions(ordered)
+        ]
     names: list[str] = []
     vectors = np.zeros((count, dimension), dtype=np.int16)
     norms = np.zeros(count, dtype=np.float32)

@@ -13,7 +13,7 @@ export function onChange(listener) {
   return () => listeners.delete(listener);
 }
 
-/** Ask the server how things stand, and tell everybody. `reason` is "here", "elsewhere" or "session". */
+/** Ask the server how things stand, and tell everybody. `reason` is "here", "elsewhere", "asked" or "session". */
 export async function refresh(reason = "here") {
   // Asking changes nothing but the inbox, as a rule.
   const known = reason === "asked" ? state.status?.event : undefined;
