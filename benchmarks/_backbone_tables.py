@@ -48,18 +48,18 @@ def told(values: Mapping[int, float]) -> str:
     return f"{np.mean(numbers):.1f}{spread}"
 
 
-def verdict(ours: Row, theirs: Row) -> str:
+def verdict(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
     """Whether ours is as accurate on the seeds that both have, within the spread of the seeds.
 
     Where one seed is there, no spread is known: then the difference is all that is told.
     """
-    both = sorted(set(ours.average) & set(theirs.average))
+    both = sorted(set(ours) & set(theirs))
     if not both:
         return ""
-    apart = np.mean([ours.average[seed] - theirs.average[seed] for seed in both])
+    apart = np.mean([ours[seed] - theirs[seed] for seed in both])
     text = f"{apart:+.1f}"
     if len(both) > 1:
-        spreads = [np.std([each.average[s] for s in both], ddof=1) for each in (ours, theirs)]
+        spreads = [np.std([each[seed] for seed in both], ddof=1) for each in (ours, theirs)]
         text += " yes" if apart >= -max(spreads) else " NO"
     return text
 
@@ -70,8 +70,8 @@ def beside(
     """The table of all methods, in Markdown."""
     lines = [
         "| method | seeds | average | last | s/epoch | beside it | average | last | s/epoch "
-        "| ours − theirs |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| ours − theirs: average | last |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         mine = ours(name)
@@ -82,9 +82,9 @@ def beside(
             reason = next(iter(other.failed.values()), "")
             peer = BESIDE[name].name + (f" ({reason})" if reason and not other.average else "")
             cells += [peer, told(other.average), told(other.last), told(other.seconds)]
-            cells.append(verdict(mine, other))
+            cells += [verdict(mine.average, other.average), verdict(mine.last, other.last)]
         else:
-            cells += ["", "", "", "", ""]
+            cells += [""] * 6
         if mine.average or (name in BESIDE and other.average):
             lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -96,12 +96,15 @@ PLAIN = ("ft-exemplars", "lwf", "ewc", "icarl", "bic")
 
 
 def findings(
-    mean: Callable[[str], float | None], plain: Callable[[str], float | None]
+    mean: Callable[[str], float | None],
+    skipping: Callable[[str], float | None],
+    plain: Callable[[str], float | None],
 ) -> list[str]:
     """What the survey found and what is found here, by average accuracies.
 
     Args:
         mean: of a method, None where it was not run.
+        skipping: likewise, on the orders that `plain` has too.
         plain: likewise, with the network that has no skip connections.
     """
     with_pictures = [each + WITH for each in (*WEIGHTS, *ANSWERS)]
@@ -126,7 +129,7 @@ def findings(
     pairs = {
         name: (with_, without)
         for name in PLAIN
-        if (with_ := mean(name)) is not None and (without := plain(name)) is not None
+        if (with_ := skipping(name)) is not None and (without := plain(name)) is not None
     }
     title = "5. skip connections change what methods reach, and not all alike"
     if len(pairs) < 2:

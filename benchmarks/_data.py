@@ -22,6 +22,41 @@ ROOT = Path(os.environ.get("RETAIN_DATA", HERE.parent.parent / "shared"))
 
 
 @dataclass(frozen=True, eq=False)
+class Stored:
+    """Encoded pictures as they lie in a file: `labels` names [n], `train` bool [n]."""
+
+    classes: list[str]
+    labels: np.ndarray
+    train: np.ndarray
+    _offsets: np.ndarray
+    _data: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._data[self._offsets[number] : self._offsets[number + 1]].tobytes()
+
+    def of(self, train: bool) -> tuple[list[bytes], list[str]]:
+        """The files of the training pictures or of the others, and their labels."""
+        rows = np.flatnonzero(self.train == train)
+        return [self[i] for i in rows], self.labels[rows].tolist()
+
+
+def stored(name: str) -> Stored:
+    """The encoded pictures of a data set; ends the script with a message where it is absent."""
+    path = ROOT / "data" / f"{name}.npz"
+    if not path.exists():
+        print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
+        sys.exit(0)
+    with np.load(path) as file:
+        classes = [str(each) for each in file["classes"]]
+        labels = np.array(classes)[file["labels"]]
+        train = file["split"] == [str(each) for each in file["split_names"]].index("train")
+        return Stored(classes, labels, train, file["offsets"], file["data"])
+
+
+@dataclass(frozen=True, eq=False)
 class Pictures:
     """Labelled pictures: `features` float32 [n, d] unnormalised, `labels` [n], `train` bool [n]."""
 
@@ -39,31 +74,18 @@ class Pictures:
 
 def load(name: str) -> Pictures:
     """The pictures of one data set; ends the script with a message where it is absent."""
-    path = ROOT / "data" / f"{name}.npz"
-    if not path.exists():
-        print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
-        sys.exit(0)
-    with np.load(path) as file:
-        stored = {key: file[key] for key in file.files}
+    files = stored(name)
     extractor = load_builtin("efficientnet_lite0")
     cached = HERE / "cache" / f"{name}.{extractor.fingerprint[-16:]}.npy"
     if cached.exists():
         features = np.load(cached)
     else:
         print(f"extracting {name} once …", file=sys.stderr)
-        offsets, data = stored["offsets"], stored["data"]
-        sources = [
-            Source(str(i), (lambda i=i: data[offsets[i] : offsets[i + 1]].tobytes()))
-            for i in range(len(offsets) - 1)
-        ]
+        sources = [Source(str(i), (lambda i=i: files[i])) for i in range(len(files))]
         features = np.stack([each.feature for each in extract_many(sources, extractor)])
         cached.parent.mkdir(exist_ok=True)
         np.save(cached, features)
-    names = [str(each) for each in stored["classes"]]
-    labels = np.array([names[i] for i in stored["labels"]])
-    split = [str(each) for each in stored["split_names"]]
-    train = stored["split"] == split.index("train")
-    return Pictures(name, features, labels, train)
+    return Pictures(name, features, files.labels, files.train)
 
 
 def unit(features: np.ndarray) -> np.ndarray:

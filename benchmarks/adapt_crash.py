@@ -27,29 +27,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import multiprocessing
 
-import numpy as np
-from _data import ROOT, table
+from _data import stored, table
 
 import retain
 from retain.errors import MissingExtra
 
 SIDE, ASKED, CHILDREN = 64, 12, multiprocessing.get_context("spawn")
-
-
-def pictures() -> tuple[list[bytes], list[str]]:
-    """Files of training pictures, and their labels."""
-    path = ROOT / "data" / "mini_clothing10_128_cc0.npz"
-    if not path.exists():
-        print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
-        sys.exit(0)
-    with np.load(path) as file:
-        stored = {key: file[key] for key in file.files}
-    wanted = [str(each) for each in stored["split_names"]].index("train")
-    names = [str(each) for each in stored["classes"]]
-    rows = np.flatnonzero(stored["split"] == wanted)
-    begin, blob = stored["offsets"], stored["data"]
-    files = [blob[begin[i] : begin[i + 1]].tobytes() for i in rows]
-    return files, [names[stored["labels"][i]] for i in rows]
 
 
 def extractor(folder: Path) -> Path:
@@ -127,7 +110,7 @@ def main() -> int:
     parser.add_argument("--method")
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    files, labels = pictures()
+    files, labels = stored("mini_clothing10_128_cc0").of(train=True)
     asked = files[:: len(files) // ASKED][:ASKED]
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:

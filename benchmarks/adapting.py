@@ -15,8 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-from _data import ROOT, table
+from _data import ROOT, stored, table
 
 import retain
 from retain.train import Plan, transfer
@@ -38,22 +37,6 @@ ROWS = [
     (CALTECH, LITE, "retain adapt", {}),
     (CALTECH, LITE, "--last 6", {"plan": Plan(last=6, batchnorm="frozen")}),
 ]
-
-
-def pictures(name, split):
-    """The files of one split, and their labels."""
-    path = ROOT / "data" / f"{name}.npz"
-    if not path.exists():
-        print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
-        sys.exit(0)
-    with np.load(path) as file:
-        stored = {key: file[key] for key in file.files}
-    wanted = [str(each) for each in stored["split_names"]].index(split)
-    names = [str(each) for each in stored["classes"]]
-    rows = np.flatnonzero(stored["split"] == wanted)
-    begin, blob = stored["offsets"], stored["data"]
-    files = [blob[begin[i] : begin[i + 1]].tobytes() for i in rows]
-    return files, [names[stored["labels"][i]] for i in rows]
 
 
 def mobilenet(folder):
@@ -113,7 +96,8 @@ def main() -> None:
         name = f"{data.split('_')[0]}, {network}: {command}"
         if words and not any(word in name for word in words):
             continue
-        train, test = pictures(data, "train"), pictures(data, "test")
+        files = stored(data)
+        train, test = files.of(train=True), files.of(train=False)
         with tempfile.TemporaryDirectory() as folder:
             given = {} if network == LITE else {"extractor": mobilenet(Path(folder) / "dogs")}
             with retain.create(Path(folder) / "shop", **given) as shop:

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from _data import ROOT, table
+from _data import ROOT, stored, table
 from threadpoolctl import threadpool_limits
 
 import retain
@@ -58,23 +58,13 @@ def epoch(weights, bias, x, targets, seed, rate=0.01, batch=32):
 def main() -> None:
     """All corrections, all methods, three splits of the test pictures."""
     model = ROOT / "weights" / "akamaster_resnet32_cifar10.onnx"
-    data = ROOT / "data" / "cifar10_small.npz"
-    for path in (model, data):
-        if not path.exists():
-            print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds it")
-            sys.exit(0)
-    with np.load(data) as file:
-        stored = {key: file[key] for key in file.files}
-    offsets, blob = stored["offsets"], stored["data"]
-    names = [str(each) for each in stored["classes"]]
-    split = [str(each) for each in stored["split_names"]]
-
-    def picture(i):
-        return blob[offsets[i] : offsets[i + 1]].tobytes()
-
-    train = np.flatnonzero(stored["split"] == split.index("train"))
-    test = np.flatnonzero(stored["split"] == split.index("test"))
-    truth = stored["labels"][test].astype(int)
+    if not model.exists():
+        print(f"skipped: {model} is not there; set RETAIN_DATA to the folder that holds weights/")
+        sys.exit(0)
+    files = stored("cifar10_small")
+    names = files.classes
+    train, test = np.flatnonzero(files.train), np.flatnonzero(~files.train)
+    truth = np.array([names.index(each) for each in files.labels[test]])
     reference = np.random.default_rng(0).permutation(train)[:REFERENCE]
     methods = (
         "retain correct",
@@ -94,13 +84,13 @@ def main() -> None:
             model,
             labels=names,
             preprocess="imagenet",
-            reference=[picture(i) for i in reference],
+            reference=[files[i] for i in reference],
         ) as shop,
     ):
         session = shop._session
 
         def features(indices):
-            sources = [Source(str(i), lambda i=i: picture(i)) for i in indices]
+            sources = [Source(str(i), lambda i=i: files[i]) for i in indices]
             return np.stack([e.feature for e in extract_many(sources, session.extractor)])
 
         phi, rho = quantize(features(test))
@@ -115,7 +105,7 @@ def main() -> None:
         pseudo = (replay @ weights.T + bias).argmax(axis=1)
         said = {name: {} for name in methods}
         for i in wrong:
-            update = shop.correct(picture(test[i]), names[truth[i]])
+            update = shop.correct(files[test[i]], names[truth[i]])
             assert update.fixed
             exceptions += update.corrected[0].exception
             said["retain correct"][i] = np.array(

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from _data import HERE, ROOT, table
+from _data import HERE, ROOT, stored, table
 from PIL import Image, ImageFilter, ImageOps
 
 import retain
@@ -113,38 +113,27 @@ KEPT = (
 
 def pictures(one: Situation):
     """(train, labels), (test, labels): uint8 arrays; what is not taught tests besides."""
-    path = ROOT / "data" / f"{SOURCE[one.pictures]}.npz"
-    if not path.exists():
-        print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
-        sys.exit(0)
-    with np.load(path) as file:
-        stored = {key: file[key] for key in file.files}
-    names = [str(each) for each in stored["classes"]]
-    wanted = [str(each) for each in stored["split_names"]].index("train")
-    train = stored["split"] == wanted
-    counts = np.bincount(stored["labels"][train], minlength=len(names))
+    files = stored(SOURCE[one.pictures])
+    names, train = files.classes, files.train
+    labels = np.array([names.index(each) for each in files.labels])
+    counts = np.bincount(labels[train], minlength=len(names))
     rng = np.random.default_rng(7)
     order = rng.permutation(len(names))
     # The largest classes, so that many pictures are many.
     chosen = sorted(order[np.argsort(-counts[order], kind="stable")][: one.classes])
     given, asked = [], []
-    least = min(int((stored["labels"][~train] == label).sum()) for label in chosen)
+    least = min(int((labels[~train] == label).sum()) for label in chosen)
     for label in chosen:
-        rows = rng.permutation(np.flatnonzero(train & (stored["labels"] == label)))
-        others = rng.permutation(np.flatnonzero(~train & (stored["labels"] == label)))
+        rows = rng.permutation(np.flatnonzero(train & (labels == label)))
+        others = rng.permutation(np.flatnonzero(~train & (labels == label)))
         given += [(row, names[label]) for row in rows[: one.each]]
         rest = [*others, *rows[one.each :]]
         many = min(len(rest), max(least, MOST_TESTED // one.classes))
         asked += [(row, names[label]) for row in rest[:many]]
     rng.shuffle(given)
-    begin, blob = stored["offsets"], stored["data"]
-
-    def opened(row):
-        row = int(row)
-        return seen(blob[begin[row] : begin[row + 1]].tobytes(), one)
-
     return tuple(
-        ([opened(row) for row, _ in part], [label for _, label in part]) for part in (given, asked)
+        ([seen(files[int(row)], one) for row, _ in part], [label for _, label in part])
+        for part in (given, asked)
     )
 
 

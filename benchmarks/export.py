@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from _data import ROOT, load, table
+from _data import load, stored, table
 
 from retain.algebra import HeadOptions, Statistics, base_head, quantize, to_float, tune
 from retain.algebra.calibrate import softmax
@@ -47,17 +47,12 @@ def main() -> int:
     pictures = load(NAME)
     extractor = load_builtin("efficientnet_lite0")
     folder = extractor.files()["features.onnx"].parent
-    with np.load(ROOT / "data" / f"{NAME}.npz") as file:
-        data, offsets = file["data"], file["offsets"]
+    files = stored(NAME)
     # Those kept for testing first: on them a head is less sure.
     order = np.concatenate([np.flatnonzero(~pictures.train), np.flatnonzero(pictures.train)])
     chosen = order[: options.pictures]
     tensors = [
-        prepare(
-            decode(data[offsets[i] : offsets[i + 1]].tobytes(), shorter=extractor.rule.needs),
-            extractor.rule,
-        )
-        for i in chosen
+        prepare(decode(files[i], shorter=extractor.rule.needs), extractor.rule) for i in chosen
     ]
     heads = forms(pictures)
     rows = []
@@ -108,9 +103,9 @@ def forms(pictures) -> dict[str, ExportHead]:
     tuning = tune(statistics, fixed[some], list(labels[some]), HeadOptions())
     head, _ = base_head(statistics, tuning, HeadOptions())
     plain = ExportHead(head.classes, head.weights, head.bias)
-    stored = rng.choice(len(fixed), 100, replace=False)
+    taken = rng.choice(len(fixed), 100, replace=False)
     exceptions = ExportExceptions(
-        fixed[stored], np.full(100, 0.8), rng.integers(0, len(head.classes), 100), tuning.margin
+        fixed[taken], np.full(100, 0.8), rng.integers(0, len(head.classes), 100), tuning.margin
     )
     # As an adopted head would be: it wants the feature at its own length.
     start = ExportStart(head.weights[:51] / float(lengths.mean()), np.zeros(51))
@@ -135,8 +130,8 @@ def answer(head: ExportHead, feature: np.ndarray) -> np.ndarray:
     if head.start is not None:
         logits[: len(head.start.bias)] += length * (head.start.weights @ phi) + head.start.bias
     if head.exceptions is not None:
-        stored = to_float(head.exceptions.features)
-        cosines = stored @ phi / np.linalg.norm(stored, axis=1) / np.linalg.norm(phi)
+        kept = to_float(head.exceptions.features)
+        cosines = kept @ phi / np.linalg.norm(kept, axis=1) / np.linalg.norm(phi)
         cosines[cosines <= head.exceptions.thresholds] = -2
         if cosines.max() > -2:
             target = head.exceptions.targets[cosines.argmax()]

@@ -19,7 +19,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-from _data import ROOT, load, table
+from _data import ROOT, load, stored, table
 
 import retain
 
@@ -138,18 +138,14 @@ def vectors(name, amounts):
 def adopted():
     """Somebody's classifier: nothing labelled is remembered at first."""
     model = ROOT / "weights" / "akamaster_resnet32_cifar10.onnx"
-    data = ROOT / "data" / "cifar10_small.npz"
-    if not (model.exists() and data.exists()):
-        print(f"skipped: {model} or {data} is not there; set RETAIN_DATA to their folder")
+    if not model.exists():
+        print(f"skipped: {model} is not there; set RETAIN_DATA to the folder that holds weights/")
         return
-    with np.load(data) as file:
-        stored = {key: file[key] for key in file.files}
-    names = [str(each) for each in stored["classes"]]
-    labels = np.array([names[i] for i in stored["labels"]], dtype=object)
-    offsets, blob = stored["offsets"], stored["data"]
+    files = stored("cifar10_small")
+    names, labels = files.classes, files.labels.astype(object)
 
     def given(rows):
-        return [blob[offsets[i] : offsets[i + 1]].tobytes() for i in rows]
+        return [files[i] for i in rows]
 
     rows = []
     for amount, dilution in ((0, 0), (0, 9), (40, 0), (40, 9)):

@@ -38,7 +38,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from _data import ROOT, table
+from _data import stored, table
 
 import retain
 from retain.values import Source
@@ -108,16 +108,9 @@ def answer(file: socket.SocketIO) -> tuple[int, bytes]:
 
 
 def pictures(name: str) -> tuple[list[bytes], list[str]]:
-    path = ROOT / "data" / f"{name}.npz"
-    if not path.exists():
-        print(f"skipped: {path} is not there; set RETAIN_DATA to the folder that holds data/")
-        sys.exit(0)
-    with np.load(path) as stored:
-        offsets, data, classes = stored["offsets"], stored["data"], stored["classes"]
-        order = np.random.default_rng(0).permutation(len(offsets) - 1)
-        found = [data[offsets[i] : offsets[i + 1]].tobytes() for i in order]
-        labels = [str(classes[i]) for i in stored["labels"][order]]
-    return found, labels
+    files = stored(name)
+    order = np.random.default_rng(0).permutation(len(files))
+    return [files[i] for i in order], files.labels[order].tolist()
 
 
 def spent(process: int) -> float:
