@@ -34,7 +34,7 @@ from retain.bench import (
     run_many,
     save_stream,
 )
-from retain.bench.comparing import with_intransigence
+from retain.bench.comparing import completed
 
 CALTECH, CLOTHING = "caltech101_30_10", "clothing17_224"
 CACHE, RESULTS = HERE / "cache", HERE / "results"
@@ -226,7 +226,7 @@ def main() -> None:
     if given.report:
         from retain.bench.report import write
 
-        print(f"wrote {write(with_intransigence(results), given.report)}")
+        print(f"wrote {write(completed(results), given.report)}")
 
 
 if __name__ == "__main__":

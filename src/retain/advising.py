@@ -132,10 +132,10 @@ def _looked(session: Session, state: State) -> Looked:
     )
     mistakes, judged = wrong.total(), len(answers)
     confused = max(wrong.items(), key=lambda each: (each[1], each[0])) if wrong else None
-    most = slice(None, None, max(1, -(-len(rows) // _CURVE)))
-    steps = curve(samples[most], features[most], labels[most], options)
+    some = slice(None, None, max(1, -(-len(rows) // _CURVE)))
+    steps = curve(samples[some], features[some], labels[some], options)
     accuracy = 1 - mistakes / judged
-    steps = (*steps, Step(len(samples[most]), accuracy))
+    steps = (*steps, Step(len(samples), accuracy))
     return Looked(
         samples,
         counts,
@@ -145,7 +145,7 @@ def _looked(session: Session, state: State) -> Looked:
         mistakes,
         None if confused is None else (*confused[0], confused[1]),
         steps,
-        accuracy_with(steps, 2 * steps[-1].pictures),
+        accuracy_with(steps, 2 * len(samples)),
     )
 
 
@@ -163,10 +163,9 @@ def _left_out(
     rows = [state.rows[sample.image] for sample in samples]
     labels, parts = [sample.label for sample in samples], folds(samples, 10)
     for fold in range(10):
-        judged, hits = crossed(fold, parts, state.features[rows], labels, options)
-        for row, hit in zip(judged, hits, strict=True):
-            sample = samples[row]
-            found[sample.image] = sample.label if hit else "another"
+        judged, answers = crossed(fold, parts, state.features[rows], labels, options)
+        for row, answer in zip(judged, answers, strict=True):
+            found[samples[row].image] = answer
     return found
 
 

@@ -24,7 +24,7 @@ from retain.errors import BadOption, Refused
 from retain.expecting import Known, folds_of
 from retain.session import Session
 from retain.training import Course
-from retain.trials import Gain, crossed, folds, gained
+from retain.trials import Gain, crossed, folds, gained, right
 from retain.values import Progress, Sample
 
 if TYPE_CHECKING:
@@ -241,7 +241,8 @@ class _Run:
                 self.notes.append(f"{choice}: {error}")
                 return
             for found, given in ((before, frozen), (after, features)):
-                found.append(crossed(fold, self.parts, given, self.labels, self.options)[1])
+                judged, answers = crossed(fold, self.parts, given, self.labels, self.options)
+                found.append(right(answers, judged, self.labels))
         if not before or not sum(map(len, before)):
             return
         was, now = np.concatenate(before), np.concatenate(after)

@@ -21,7 +21,7 @@ from retain.caches import Features
 from retain.solving import single_threaded
 from retain.values import Sample
 
-__all__ = ["Gain", "Step", "accuracy_with", "crossed", "curve", "folds", "gained", "ranks"]
+__all__ = ["Gain", "Step", "accuracy_with", "crossed", "curve", "folds", "gained", "ranks", "right"]
 
 Hits = NDArray[np.bool_]
 Places = NDArray[np.intp]
@@ -107,8 +107,8 @@ def folds(samples: Sequence[Sample], number: int) -> Places:
 
 def crossed(
     fold: int, parts: Places, features: Features, labels: Sequence[str], options: HeadOptions
-) -> tuple[Places, Hits]:
-    """Who is judged in a fold, and whether the head of all others is right about each.
+) -> tuple[Places, list[str]]:
+    """Who is judged in a fold, and what the head of all others answers to each.
 
     Args:
         fold: which.
@@ -119,7 +119,7 @@ def crossed(
     """
     judged = np.flatnonzero(parts == fold)
     learned = np.flatnonzero(parts != fold)
-    return judged, _hits(features, labels, learned, judged, options)
+    return judged, _answers(features, labels, learned, judged, options)
 
 
 def gained(before: Hits, after: Hits) -> Gain:
@@ -157,9 +157,11 @@ def curve(
             shifted = (order + turn * many) % sizes
             learned = np.flatnonzero(shifted < many)
             judged = np.flatnonzero(shifted >= many)
-            judged = judged[np.argsort(shifted[judged], kind="stable")][:_JUDGES]
+            # Drawn from all alike: each class has its share, as among those that judge the whole.
+            judged = np.random.default_rng(turn).permutation(judged)[:_JUDGES]
             if len(judged):
-                found.append(_hits(features, labels, learned, judged, options))
+                answers = _answers(features, labels, learned, judged, options)
+                found.append(right(answers, judged, labels))
         if found:
             steps.append(Step(len(learned), float(np.concatenate(found).mean())))
     return tuple(steps)
@@ -181,13 +183,23 @@ def accuracy_with(steps: Sequence[Step], pictures: int) -> float | None:
     return float(1 - np.exp(errors[-1] + slope * (np.log(pictures) - sizes[-1])))
 
 
-def _hits(
+def right(answers: Sequence[str], judged: Places, labels: Sequence[str]) -> Hits:
+    """Which of the answers to the pictures `judged` are their labels [len(judged)].
+
+    >>> right(["a", "b"], np.array([2, 0]), ["a", "b", "a"])
+    array([ True, False])
+    """
+    pairs = zip(answers, judged, strict=True)
+    return np.array([answer == labels[row] for answer, row in pairs], bool)
+
+
+def _answers(
     features: Features,
     labels: Sequence[str],
     learned: Places,
     judged: Places,
     options: HeadOptions,
-) -> Hits:
+) -> list[str]:
     names = [labels[row] for row in learned]
     taught = Statistics.of(features[learned], names)
     by_name = {str(row): name for row, name in zip(learned, names, strict=True)}
@@ -196,6 +208,4 @@ def _hits(
         tuning = tune(taught, features[jurors], [labels[row] for row in jurors], options)
         head, _ = base_head(taught, tuning, options)
         found = predict_indices(head, features[judged])
-    return np.array(
-        [head.classes[i] == labels[row] for i, row in zip(found, judged, strict=True)], bool
-    )
+    return [head.classes[i] for i in found]

@@ -19,7 +19,7 @@ from retain.bench import (
     run,
     save_stream,
 )
-from retain.bench.comparing import paired, with_intransigence
+from retain.bench.comparing import completed, paired
 from retain.bench.results import write_result
 from retain.errors import BadOption, Damaged, NewerFormat
 from tests.bench.pool import Means, small
@@ -70,7 +70,7 @@ def test_means_over_seeds(results):
             for metric, summary in row.values.items():
                 mine = [
                     result["metrics"][metric]
-                    for result in with_intransigence(results)
+                    for result in completed(results)
                     if (
                         result["stream"]["name"].startswith(table.family)
                         and row.method.startswith(result["method"]["name"] + " ")
@@ -89,6 +89,61 @@ def test_means_over_seeds(results):
     assert order == sorted(order, reverse=True)
 
 
+def test_the_luckiest_of_few_orders_is_not_the_best(results):
+    """One seed of a method, the best of all, beside methods with three."""
+    lucky = {
+        **results[0],
+        "method": {**results[0]["method"], "name": "lucky", "hindsight": False},
+        "metrics": {**results[0]["metrics"], "average_incremental_accuracy": 1.0},
+    }
+    for table in compare([*results, lucky]):
+        rows = {row.method: row.values["average_incremental_accuracy"] for row in table.rows}
+        assert sum(each.best for each in rows.values()) == 1
+        assert "lucky" not in rows or not rows["lucky"].best
+    (alone,) = compare([lucky])
+    assert alone.rows[0].values["average_incremental_accuracy"].best
+
+
+def test_scores_that_are_no_probabilities_have_no_calibration(results):
+    told = []
+    for result in results:
+        method = {**result["method"], "calibrated": result["method"]["name"] != "means"}
+        told.append({**result, "method": method})
+    assert all(each["metrics"]["ece"] is not None for each in results)
+    for each in completed(told):
+        for metric in ("ece", "nll"):
+            assert (each["metrics"][metric] is None) == (each["method"]["name"] == "means")
+
+
+def test_networks_stand_beside_heads_and_have_a_ceiling_of_their_own(results):
+    """Who trains a network reads the pool without an extractor: no other data set."""
+
+    def network(result, name):
+        features = {**result["features"], "extractor": "none"}
+        steps = [{**step, "by_task": [0.5 * (x or 0) for x in step["by_task"]]}
+                 for step in result["steps"]]  # fmt: skip
+        method = {**result["method"], "name": name, "hindsight": name == "network-joint"}
+        return {**result, "features": features, "method": method, "steps": steps}
+
+    mine = [each for each in results if "inc" in each["stream"]["name"]]
+    heads = [each for each in mine if each["method"]["name"] in ("retain", "joint")]
+    networks = [network(each, "lwf") for each in mine if each["method"]["name"] == "means"]
+    joint = [network(each, "network-joint") for each in mine if each["method"]["name"] == "joint"]
+    (table,) = compare([*heads, *networks, *joint])
+    assert {row.method for row in table.rows} == {"retain", "joint", "lwf", "network-joint"}
+    found = {
+        (each["method"]["name"], each["seed"]): each["metrics"]["intransigence"]
+        for each in completed([*heads, *networks, *joint])
+    }
+    for one, ceiling in zip(networks, joint, strict=True):
+        assert one["seed"] == ceiling["seed"]
+        gaps = [
+            b["by_task"][j] - a["by_task"][j]
+            for j, (a, b) in enumerate(zip(one["steps"], ceiling["steps"], strict=True))
+        ]
+        assert found["lwf", one["seed"]] == pytest.approx(np.mean(gaps))
+
+
 def test_ceilings_are_never_the_best(results):
     (table,) = [each for each in compare(results) if "inc" in each.family]
     for row in table.rows:
@@ -101,7 +156,7 @@ def test_ceilings_are_never_the_best(results):
 def test_intransigence_is_against_joint_training(results):
     found = {
         (each["method"]["name"], each["stream"]["name"]): each["metrics"]["intransigence"]
-        for each in with_intransigence(results)
+        for each in completed(results)
     }
     for result in results:
         name, stream = result["method"]["name"], result["stream"]["name"]

@@ -194,6 +194,23 @@ def test_a_proof_that_fails_says_so(tmp_path):
     assert "DIFFERENT" in text
 
 
+def test_only_runs_that_hold_the_same_pictures_must_end_alike(tmp_path):
+    """Draws of a few-shot stream teach as many pictures, but others: they may differ."""
+    made = [each for each in matrix() if each["method"]["name"] in ("retain", "retain-joint")]
+    for each in made:
+        each["stream"] = {**each["stream"], "kind": "few-shot"}
+        for step in each["steps"]:
+            step["digest"] = f"{step['digest']}{each['seed']}"
+    assert "FAILS" not in write(made, tmp_path / "a.html").read_text(encoding="utf-8")
+    for each in made:
+        for step in each["steps"]:
+            step["held"] = f"sha256:{each['seed']}"
+    assert "FAILS" not in write(made, tmp_path / "b.html").read_text(encoding="utf-8")
+    for each in made:
+        each["steps"][-1]["held"] = "sha256:of all"
+    assert "FAILS" in write(made, tmp_path / "c.html").read_text(encoding="utf-8")
+
+
 def test_no_joint_run_is_not_a_proof(tmp_path):
     made = [each for each in matrix() if each["method"]["name"] != "retain-joint"]
     assert "untested" in write(made, tmp_path / "r.html").read_text(encoding="utf-8")

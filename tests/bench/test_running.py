@@ -191,6 +191,36 @@ def test_few_shot_tells_old_from_new(pool):
     assert old == pytest.approx(np.mean([per[c] for c in stream.steps[0].new_classes]))
 
 
+def test_runs_that_hold_the_same_pictures_say_so(pool):
+    runs = [run(make_stream("class-incremental", pool, s, first=2, step=2), pool, "means")
+            for s in (0, 1)]  # fmt: skip
+    assert runs[0]["steps"][-1]["held"] == runs[1]["steps"][-1]["held"]
+    assert runs[0]["steps"][0]["held"] != runs[1]["steps"][0]["held"]
+
+
+def test_what_is_made_before_the_first_lesson_is_memory_too(pool, monkeypatch):
+    size = 50_000_000
+
+    class Projecting(Means):
+        def __init__(self, dimension, seed, workdir):
+            super().__init__(dimension, seed, workdir)
+            self.projection = np.ones(size // 8)
+
+    monkeypatch.setitem(REGISTRY, "projecting", Projecting)
+    found = run(make_stream("class-incremental", pool, 0, first=2, step=2), pool, "projecting")
+    assert found["status"] == "done", found["reason"]
+    peak = found["metrics"]["peak_memory_bytes"]
+    assert peak is None or peak > 0.9 * size
+
+
+def test_the_bias_towards_the_last_task_does_not_cancel_over_steps(pool, stream):
+    found = run(stream, pool, "means")
+    told = [step["recency_bias"] for step in found["steps"]]
+    assert told[0] is None
+    assert min(told[1:]) < 0 < max(told[1:])
+    assert found["metrics"]["recency_bias"] == pytest.approx(np.mean(np.abs(told[1:])))
+
+
 # -- what methods do wrong ---------------------------------------------------------------------
 
 

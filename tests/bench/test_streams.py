@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -134,7 +135,7 @@ def test_digests_pinned(tmp_path):
     pool = small(tmp_path)
     pinned = {
         "class-incremental": "7034716ec9146677",
-        "few-shot": "c0190f081d25d187",
+        "few-shot": "8158f49614154252",
         "corrections": "3cc3131a405bff7f",
     }
     for kind, digest in pinned.items():
@@ -183,6 +184,15 @@ def test_few_shot_draws_as_the_benchmark_script_does(tmp_path):
     assert set(taught(stream)) == set(rows[np.concatenate(chosen)].tolist())
     assert set(stream.steps[1].new_classes) == set(new)
     assert len(stream.steps[1].images) == 6
+
+
+def test_few_shot_does_not_arrive_sorted_by_class(tmp_path):
+    """What learns picture by picture would have seen one class last, of all of them."""
+    pool = small(tmp_path)
+    for step in make_stream("few-shot", pool, 0, new=3, shots=4).steps:
+        labels = pool.labels[list(step.images)].tolist()
+        assert labels != sorted(labels)
+        assert sum(a != b for a, b in itertools.pairwise(labels)) > len(labels) / 2
 
 
 def test_a_long_tail_falls_off_exponentially(pool):

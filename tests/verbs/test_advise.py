@@ -13,7 +13,7 @@ import retain
 import retain.algebra
 from retain.advice import Option, Trial
 from retain.expecting import Known, believed, best, expected, pays_by_pins
-from retain.trials import Gain, Step, accuracy_with, curve, folds, gained
+from retain.trials import Gain, Step, accuracy_with, crossed, curve, folds, gained, right
 from retain.values import Sample
 from tests.faces.helpers import draw, process
 from tests.verbs.adopted import NAMES, adopt, pictures
@@ -339,3 +339,38 @@ def test_a_learning_curve_grows_and_is_carried_on():
     assert accuracy_with(steps[:2], 160) is None
     falling = [Step(10, 0.9), Step(20, 0.8), Step(40, 0.7)]
     assert accuracy_with(falling, 80) == pytest.approx(0.7)
+
+
+def test_a_learning_curve_is_judged_by_classes_as_they_come(monkeypatch):
+    """A class of a fifth of all pictures is about a fifth of its judges."""
+    samples = members({"often": 400, **{f"rare{i:02}": 40 for i in range(40)}})
+    labels = [sample.label for sample in samples]
+    judged = []
+
+    def noted(features, labels, learned, rows, options):
+        judged.append([labels[row] for row in rows])
+        return [labels[row] for row in rows]
+
+    monkeypatch.setattr("retain.trials._answers", noted)
+    curve(samples, np.zeros((len(samples), 4), np.int16), labels, retain.algebra.HeadOptions())
+    assert len(judged) == 6
+    for each in judged:
+        assert len(each) == 500
+        assert 0.14 < each.count("often") / 500 < 0.26
+
+
+def test_mistakes_beside_an_adopted_layer_are_named_by_what_was_answered():
+    rng = np.random.default_rng(0)
+    samples = members({"mug": 30, "cup": 30})
+    labels = [sample.label for sample in samples]
+    # Half of the mugs look like cups.
+    looks = ["cup" if i % 4 == 0 else label for i, label in enumerate(labels)]
+    rows = np.stack([rng.normal(size=8) * 0.1 + (look == "cup") for look in looks])
+    parts = folds(samples, 5)
+    options = retain.algebra.HeadOptions()
+    rows, answers = crossed(0, parts, retain.algebra.quantize(rows)[0], labels, options)
+    assert len(answers) == len(rows)
+    assert set(answers) <= {"mug", "cup"}
+    assert right(answers, rows, labels).tolist() == [
+        answer == labels[row] for row, answer in zip(rows, answers, strict=True)
+    ]

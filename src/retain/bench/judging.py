@@ -169,7 +169,9 @@ def summary(steps: Sequence[Mapping[str, Any]], tasks: Sequence[Task]) -> dict[s
         "forgetting": metrics.forgetting(track),
         "backward_transfer": metrics.backward_transfer(track),
         "forward_transfer": metrics.forward_transfer(track),
-        "recency_bias": metrics.mean([step["recency_bias"] for step in steps]),
+        "recency_bias": metrics.mean(
+            [None if step["recency_bias"] is None else abs(step["recency_bias"]) for step in steps]
+        ),
         "negative_flips_per_update": sum(flips) / count if flips and count else None,
         "negative_flip_rate": metrics.mean(rates),
         "ece": metrics.mean([step["ece"] for step in steps]),

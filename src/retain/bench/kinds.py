@@ -100,8 +100,8 @@ def few_shot(pool: Pool, seed: int, new: int = 20, shots: int = 1) -> Stream:
             few += list(random.choice(rows, shots, replace=False))
     founding = tuple(label for label in classes if label not in arriving)
     steps = [
-        Step("learn", _ints(old), founding, "old classes, all pictures"),
-        Step("learn", _ints(few), tuple(arriving), f"new classes, {shots} each"),
+        Step("learn", _shuffled(old, random), founding, "old classes, all pictures"),
+        Step("learn", _shuffled(few, random), tuple(arriving), f"new classes, {shots} each"),
     ]
     return _stream("few-shot", f"few{new}x{shots}", pool, seed, steps, {"new": new, "shots": shots})
 
@@ -116,7 +116,7 @@ def new_instances(pool: Pool, seed: int, steps: int = 10) -> Stream:
         # Where a class has fewer pictures than there are steps, the first steps have them.
         for part, some in zip(parts, np.array_split(rows, steps), strict=True):
             part += list(some)
-    made = _learning(pool, [_shuffled(np.array(part, dtype=np.intp), random) for part in parts])
+    made = _learning(pool, [_shuffled(part, random) for part in parts])
     return _stream("new-instances", f"ni{steps}", pool, seed, made, {"steps": steps})
 
 
@@ -143,7 +143,7 @@ def blurry(
         parts[home] += list(rows[astray:])
         for row in rows[:astray]:
             parts[int((home + random.integers(1, tasks)) % tasks)].append(int(row))
-    made = _learning(pool, [_shuffled(np.array(part, dtype=np.intp), random) for part in parts])
+    made = _learning(pool, [_shuffled(part, random) for part in parts])
     return _stream(
         "blurry",
         f"blurry{round(100 * disjoint)}-{round(100 * mixed)}x{tasks}",
@@ -206,7 +206,7 @@ def corrections(pool: Pool, seed: int, start: float = 0.5, steps: int = 10) -> S
     if len(rest) < steps:
         raise BadOption(f"{len(rest)} pictures are left to correct, fewer than {steps} steps")
     parts = np.array_split(random.permutation(np.array(rest, dtype=np.intp)), steps)
-    made = [Step("learn", _shuffled(np.array(taught, dtype=np.intp), random), order, "the start")]
+    made = [Step("learn", _shuffled(taught, random), order, "the start")]
     made += [Step("correct", _ints(part), (), "candidates") for part in parts]
     return _stream(
         "corrections", f"correct{steps}", pool, seed, made, {"start": start, "steps": steps}
@@ -365,8 +365,8 @@ def _stream(
     )
 
 
-def _shuffled(rows: Rows, random: np.random.Generator) -> tuple[int, ...]:
-    return _ints(random.permutation(rows))
+def _shuffled(rows: Rows | list[int], random: np.random.Generator) -> tuple[int, ...]:
+    return _ints(random.permutation(np.array(rows, dtype=np.intp)))
 
 
 def _ints(rows: Any) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from retain.bench.comparing import compare, family_of, label_of, with_intransigence
+from retain.bench.comparing import compare, completed, family_of, label_of
 
 __all__ = ["Entry", "Family", "Measure", "families", "measures"]
 
@@ -165,7 +165,7 @@ def families(results: Sequence[Mapping[str, Any]]) -> list[Family]:
         BadOption: if results of different features stand in one family.
     """
     together: dict[str, list[Mapping[str, Any]]] = {}
-    for each in with_intransigence(results):
+    for each in completed(results):
         together.setdefault(family_of(each), []).append(each)
     good = {
         table.family: {

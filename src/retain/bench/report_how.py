@@ -26,7 +26,8 @@ _SAID = {
     "forward_transfer": "Accuracy on a task before it is learned, against guessing.",
     "intransigence": "Accuracy on a task when it is learned by joint training, less that of the "
     "method: what keeping the old costs the new.",
-    "recency_bias": "How much more often the last task's classes are answered than they occur.",
+    "recency_bias": "How much more or less often a step's new classes are answered than they "
+    "occur: the mean over the steps of how far that is from even, either way.",
     "negative_flips_per_update": "Test pictures that were answered rightly before an update and "
     "wrongly after it, per update.",
     "negative_flip_rate": "The same as a share of the test pictures asked before and after.",
@@ -81,9 +82,9 @@ def reading(shown: Sequence[Family]) -> Html:
     content = section(
         "How to read this",
         "Exact definitions and their sources are in docs/benchmarks.md. A dash is a number that "
-        "the run does not have; it is never nought. Features come from a backbone that saw no "
-        "picture of the test sets, but may have seen pictures of some of the classes: the same "
-        "for every method on this page that works on features.",
+        "the run does not have; it is never nought. Methods that work on features all have the "
+        "same. Whether the backbone saw test pictures, or others of their classes, when it was "
+        "trained was not examined here.",
         _plain_table("What the columns mean", ["column", "meaning"], body),
     )
     return el("div", content, id="reading")

@@ -17,6 +17,8 @@ __all__ = ["Compared", "compared", "proof"]
 _FIGURES = (
     "answers", "probabilities", "accuracy", "balanced", "nll", "ece", "auroc_unseen", "by_class"
 )  # fmt: skip
+# Streams at whose end every training picture was learned, whatever the seed.
+_WHOLE = ("class-incremental", "new-instances", "blurry")
 Step = Mapping[str, Any]
 
 
@@ -34,6 +36,7 @@ class Compared:
     seed: int
     order: tuple[str, ...]
     images: int
+    held: str | None
     digest: str
     last: Step
     joint: str | None
@@ -101,6 +104,7 @@ def _compare(
         seed,
         tuple(run.get("order", ())),
         sum(int(each.get("images") or 0) for each in steps),
+        _held(family, steps),
         str(steps[-1]["digest"]),
         steps[-1],
         joint.label if joint and other else None,
@@ -110,6 +114,12 @@ def _compare(
         len(told),
         sum(told),
     )
+
+
+def _held(family: Family, steps: Sequence[Step]) -> str | None:
+    """Which pictures were held at the end; None where neither the run nor its kind says it."""
+    told = steps[-1].get("held")
+    return str(told) if told else "all" if family.kind in _WHOLE else None
 
 
 def _same_answers(a: Step, b: Step) -> bool | None:
@@ -122,16 +132,21 @@ def _claims(rows: Sequence[Compared]) -> list[tuple[bool | None, str, str]]:
 
 
 def _orders(rows: Sequence[Compared]) -> tuple[bool | None, str, str]:
-    ends: dict[tuple[str, str, int], list[Compared]] = {}
+    ends: dict[tuple[str, str, int, str], list[Compared]] = {}
     for row in rows:
-        ends.setdefault((row.pool, row.label, row.images), []).append(row)
+        if row.held is not None:
+            ends.setdefault((row.pool, row.label, row.images, row.held), []).append(row)
     groups = {key: each for key, each in ends.items() if len(each) > 1}
     title = "Every order ends in the same state."
     if not groups:
-        return None, title, "There is only one order of each, so there is nothing to compare."
+        return (
+            None,
+            title,
+            "No two runs ended with the same pictures: nothing to compare.",
+        )
     parts = []
     holds = True
-    for (pool, label, images), members in groups.items():
+    for (pool, label, images, _), members in groups.items():
         digests = {each.digest for each in members}
         holds &= len(digests) == 1
         orders = len({each.order for each in members})

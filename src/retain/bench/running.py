@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,12 @@ def run(
                 raise Unsupported(
                     f"{REGISTRY[method].title} trains on pictures, and {pool.name} has vectors only"
                 )
+            base = resident_bytes()
             made = make(method, pool.features.shape[1], job.seed, Path(scratch), **job.options)
             if REGISTRY[method].needs == "images":
                 made.lasting = lasting
             with contextlib.closing(made):
-                _walk(job, made, record, before, partial, progress)
+                _walk(job, made, record, before, partial, progress, base)
             record["status"] = "done"
         except Unsupported as error:
             record |= {"status": "unsupported", "reason": str(error)}
@@ -149,6 +150,7 @@ class _Job:
                 "source": kind.source,
                 "options": dict(self.options),
                 "hindsight": kind.hindsight,
+                "calibrated": kind.calibrated,
             },
             "seed": self.seed,
             "features": {
@@ -232,6 +234,12 @@ class _Life:
         return metrics.accuracy(self.pool.labels[rows], self.answer(self.given(rows)))
 
 
+def _digest(rows: Iterable[int]) -> str:
+    """Of a set of pictures, whatever their order."""
+    there = np.array(sorted(rows), dtype="<i8")
+    return "sha256:" + hashlib.sha256(there.tobytes()).hexdigest()
+
+
 def _walk(
     job: _Job,
     method: Method,
@@ -239,10 +247,13 @@ def _walk(
     before: list[dict[str, Any]],
     partial: Path | None,
     progress: Progress | None,
+    base: int,
 ) -> None:
-    """All steps of a stream, from the beginning; those in `before` are only replayed."""
+    """All steps of a stream, from the beginning; those in `before` are only replayed.
+
+    `base` are the bytes that the process held before there was the method.
+    """
     stream, pool = job.stream, job.pool
-    base = resident_bytes()
     test, tasks = np.array(sorted(stream.test)), tasks_of(stream, pool)
     life = _Life(method, pool)
     asked, truth = life.given(test), pool.labels[test]
@@ -279,6 +290,7 @@ def _walk(
             **judged(stream, number, test, truth, answers, last, seen, tasks),
             "corrections_kept": life.kept() if stream.kind == "corrections" else None,
             "digest": method.digest(),
+            "held": _digest(life.held),
         }
         record["steps"].append(found)
         last = answers

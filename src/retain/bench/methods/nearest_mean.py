@@ -17,13 +17,15 @@ class NearestMean(Method):
 
     Source: Rebuffi 2017, arXiv:1611.07725, algorithm 1 and section 4 ("all feature vectors are
     L2-normalized, and the results of any operation on feature vectors, e.g. averages, are also
-    re-normalized"). Mensink's probabilities are the softmax of −½ ‖x − μ_c‖² (eq. 5, 6).
+    re-normalized"). Mensink's probabilities are the softmax of −½ ‖x − μ_c‖² (eq. 5, 6) in a metric
+    that is learned with them; without it they rank alike but say nothing of confidence.
 
     Deviations: the means are those of all pictures, not of exemplars.
     """
 
     name, title = "nearest-mean", "nearest class mean"
     source = "Mensink 2013, TPAMI 35(11); Rebuffi 2017, arXiv:1611.07725"
+    calibrated = False
 
     def __init__(self, dimension: int, seed: int, workdir: Path) -> None:
         super().__init__(dimension, seed, workdir)

@@ -61,6 +61,7 @@ class Peer:
         needs: ``"features"``, or ``"pictures"`` where it trains a network of its own.
         marks: files of a clone by which it is known; none for one that is installed.
         hindsight: strategies that use everything again at each step.
+        uncalibrated: strategies whose scores are no logits, so that their softmax is no probability.
         classes_once: every class must come in one step, whole.
     """
 
@@ -71,6 +72,7 @@ class Peer:
     needs: str
     marks: tuple[str, ...] = ()
     hindsight: frozenset[str] = frozenset({"joint"})
+    uncalibrated: frozenset[str] = frozenset({"icarl", "il2m"})
     classes_once: bool = True
 
 
@@ -279,6 +281,7 @@ def _opening(peer: Peer, stream: Stream, pool: Pool, request: Request) -> dict[s
             "source": peer.source,
             "options": dict(request.options),
             "hindsight": request.strategy in peer.hindsight,
+            "calibrated": request.strategy not in peer.uncalibrated,
         },
         "seed": request.seed,
         "environment": ran,

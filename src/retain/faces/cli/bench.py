@@ -224,14 +224,14 @@ def report(
 ) -> None:
     """Write results as one page that needs nothing else."""
     from retain.bench import load_results
-    from retain.bench.comparing import with_intransigence
+    from retain.bench.comparing import completed
 
     found = load_results(*(results or [Path("results")]))
     if not found:
         raise Mistake(f"there are no results in {_listed(results)}; run: retain bench run STREAM")
     from retain.bench.report import write
 
-    page = write(with_intransigence(found), out)
+    page = write(completed(found), out)
     if as_json:
         emit_json({"path": str(page), "results": len(found)})
     else:
