@@ -52,7 +52,9 @@ def living(folder, train, labels, old, test, **options):
 
 
 def logistic(train, labels, old, test):
-    """Logistic regression refitted on everything, C = 100 (the best by cross-validation there)."""
+    """Logistic regression refitted on everything; C = 100, kinder to the new classes than the C
+    that cross-validation chooses (docs/benchmarks.md has that).
+    """
     answers = []
     for rows in (old, np.ones_like(old)):
         with warnings.catch_warnings():
