@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from retain.algebra import REFERENCE
 from retain.caches import State
-from retain.errors import BadOption, GateRefused, InputError
+from retain.errors import BadOption, InputError
 from retain.gate import Lesson
 from retain.intake import Eyes, Taken, checked_label, chunks, take
 from retain.pairing import differences
@@ -39,9 +40,10 @@ def learn(
 ) -> Update:
     """See `Classifier.learn`."""
     started = time.perf_counter()
-    with session.writing("learn", dry_run=dry_run):
+    with session.writing("learn", dry_run=dry_run), ExitStack() as stack:
         eyes = session.eyes
         collected = labelled(source, labels, eyes.extractor)
+        stack.enter_context(_leaving_nothing(session, dry_run))
         skipped = list(collected.skipped)
         state = session.state
         items: dict[str, Item] = {}
@@ -124,7 +126,7 @@ def reference(
 ) -> Update:
     """See `Classifier.reference`."""
     started = time.perf_counter()
-    with session.writing("reference", dry_run=dry_run):
+    with session.writing("reference", dry_run=dry_run), ExitStack() as stack:
         if session.store.manifest.start is None:
             raise BadOption(
                 "this classifier was made here and knows its classes by their own pictures; only "
@@ -132,6 +134,7 @@ def reference(
             )
         eyes = session.eyes
         collected = unlabelled(source, eyes.extractor)
+        stack.enter_context(_leaving_nothing(session, dry_run))
         skipped = list(collected.skipped)
         present = session.state.rows
         items: dict[str, Item] = {}
@@ -171,16 +174,26 @@ def _committed(
     force: bool,
     dry_run: bool,
 ) -> int | None:
-    """Write the event if the gate agrees; what is not learned is not kept either."""
+    """Write the event if the gate agrees."""
     if dry_run:
         return None
-    try:
-        if not force:
-            refuse(update)
-    except GateRefused:
-        session.store.sweep_staged()
-        raise
+    if not force:
+        refuse(update)
     return session.commit(update.kind, candidate, items.values())
+
+
+@contextmanager
+def _leaving_nothing(session: Session, dry_run: bool) -> Iterator[None]:
+    """Drop what was put aside if the lesson is refused or fails: nobody could name it any more.
+
+    One that is interrupted keeps it, to go on from there; so does one that was never read.
+    """
+    try:
+        yield
+    except Exception:
+        if not dry_run:
+            session.store.sweep_staged()
+        raise
 
 
 def _read(

@@ -17,6 +17,12 @@ from retain.values import Receipt, Sample, Update
 
 __all__ = ["forget", "lists", "merge", "purge", "rename", "selected", "undo"]
 
+# Said where others were reading for so long that not everything could be erased.
+_LEFT = (
+    "; others are reading, so traces are still in journal.db or in the log beside it: the next "
+    "command that changes this classifier erases them first"
+)
+
 
 def lists(
     images: Sequence[str] | str, labels: Sequence[str] | str, events: Sequence[int] | int
@@ -91,7 +97,7 @@ def forget(
         )
         verdict = session.verdict(candidate)
         trained = session.store.trained(gone)
-        event, erased = None, 0
+        event, erased, traces = None, 0, False
         if not dry_run:
             if not force:
                 refuse(Update(None, "forget", "", verdict=verdict))
@@ -99,6 +105,7 @@ def forget(
             # leave them behind.
             session.store.clear_caches()
             event, erased = session.store.forget(gone)
+            traces = session.store.unerased
             session.adopt(candidate, statistics=True)
     before, now = (set(s.mind.head.classes) if s.mind.head else set() for s in (state, candidate))
     said = "would forget" if event is None else "forgot"
@@ -107,14 +114,16 @@ def forget(
         images=len(gone),
         labels=tuple(sorted({sample.label for sample in chosen})),
         gone_classes=tuple(sorted(before - now)),
-        level="none" if event is None else "pending" if trained else "exact",
+        level="none" if event is None else "pending" if trained or traces else "exact",
         bytes_erased=erased,
         digest=candidate.statistics.digest,
         summary=f"{said} {len(gone)} {'picture' if len(gone) == 1 else 'pictures'} for good"
-        + _pending(trained),
+        + _pending(trained)
+        + _LEFT * traces,
         verdict=verdict if event is None else forced(verdict),
         seconds=time.perf_counter() - started,
         pending=tuple(trained),
+        traces=traces,
     )
 
 
@@ -152,7 +161,7 @@ def purge(session: Session, *, force: bool, dry_run: bool) -> Receipt:
                 f"promote), or purge with --force (force=True) and let it be answered by the "
                 f"extractor before"
             )
-        event, erased = None, 0
+        event, erased, traces = None, 0, False
         if gone and not dry_run:
             known = {image for era in gone for image in store.known(era)}
             for era in others:
@@ -161,18 +170,21 @@ def purge(session: Session, *, force: bool, dry_run: bool) -> Receipt:
                     session.fill(era, known)
             store.clear_caches()
             event, erased = store.purge([era.number for era in gone])
+            traces = store.unerased
     count = sum(debts.values())
     return Receipt(
         event=event,
         images=count,
         labels=(),
         gone_classes=(),
-        level="none" if event is None else "rebuilt",
+        level="none" if event is None else "pending" if traces else "rebuilt",
         bytes_erased=erased,
         digest=session.state.statistics.digest,
-        summary=_purged([era.number for era in gone], versions, aliases, count, done=bool(event)),
+        summary=_purged([era.number for era in gone], versions, aliases, count, done=bool(event))
+        + _LEFT * traces,
         seconds=time.perf_counter() - started,
         pending=tuple(era.number for era in gone) if event is None else (),
+        traces=traces,
     )
 
 

@@ -259,8 +259,11 @@ class Receipt:
     that never saw the pictures, and neither their bytes nor their features are on disk. It is
     ``"pending"`` where that is so but extractors were trained with some of them: `pending` are the
     `adapt` events that these came with. It is ``"rebuilt"`` where `purge` erased such extractors
-    and another was trained without. It is ``"none"``, and `event` None, where nothing was
-    forgotten, since it was only asked what would happen, or there was nothing to do.
+    and another was trained without. `traces` is True, and the level ``"pending"``, where others
+    were reading for so long that not everything could be erased from ``journal.db`` and the log
+    beside it; whoever changes the classifier next does so first. The level is ``"none"``, and
+    `event` None, where nothing was forgotten, since it was only asked what would happen, or there
+    was nothing to do.
     """
 
     event: int | None
@@ -274,6 +277,7 @@ class Receipt:
     verdict: Verdict | None = None
     seconds: float = 0.0
     pending: tuple[int, ...] = ()
+    traces: bool = False
 
 
 @dataclass(frozen=True, slots=True)

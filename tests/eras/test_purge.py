@@ -63,6 +63,17 @@ def test_it_goes_with_all_that_it_computed(mine):
     assert mine.log()[-1].event == receipt.event
 
 
+def test_what_others_read_just_now_is_not_said_to_be_erased(mine, monkeypatch):
+    monkeypatch.setattr(erasing, "_PATIENCE", 0.0)
+    owing(mine)
+    with retain.open(mine.path) as other, other._session.store.reading():
+        receipt = mine.purge()
+    assert (receipt.level, receipt.traces) == ("pending", True)
+    assert "the next command that changes this classifier erases them" in receipt.summary
+    assert mine._session.store.finish_erasing()
+    assert mine.verify().notes == ()
+
+
 def test_its_versions_are_as_if_it_had_never_been(mine, tmp_path):
     owing(mine)
     mine.purge()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import retain
+from retain.store import erasing
 from tests.faces.helpers import draw
 
 
@@ -152,6 +153,16 @@ def test_forget_needs_a_yes(shop: Path, run, parsed) -> None:
     result = run("forget", "shop", "train/plate/plate0.jpg", "-y")
     assert result.exit_code == 0
     assert "level exact" in result.stdout
+
+
+def test_forget_says_what_it_had_to_leave(shop: Path, run, monkeypatch) -> None:
+    monkeypatch.setattr(erasing, "_PATIENCE", 0.0)
+    with retain.open(shop) as other, other._session.store.reading():
+        result = run("forget", "shop", "train/plate/plate0.jpg", "-y")
+    assert result.exit_code == 0
+    told = " ".join(result.stdout.split())
+    assert "traces are still in journal.db" in told
+    assert "level pending: statistics and head are bit for bit those" in told
 
 
 def test_undo_and_its_undo(shop: Path, run, parsed) -> None:

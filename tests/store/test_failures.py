@@ -26,6 +26,7 @@ from retain.errors import (
     StoreError,
 )
 from retain.store import FORMAT, Store, blobs, caches, erasing
+from retain.store.lock import exclusive
 from retain.store.schema import MIGRATIONS
 from tests.store.conftest import everything, labels, learn, picture, traces
 
@@ -178,6 +179,52 @@ def test_a_reader_that_stays_delays_the_end_of_an_erasure(store, path, monkeypat
     with store.writing("learn"):
         assert traces(path, picture(1)) == set()
     assert store.check() == ([], [])
+
+
+def test_who_stays_open_finishes_an_erasure_when_readers_have_gone(store, path, monkeypatch):
+    """Without writing anything, and without keeping anybody waiting as long as they have not."""
+    monkeypatch.setattr(erasing, "_PATIENCE", 0.0)
+    learn(store, range(4))
+    assert store.finish_erasing()  # there is nothing
+    with Store.open(path) as reader:
+        with reader.reading():
+            with store.writing("forget"):
+                store.forget([picture(1).image])
+            assert store.unerased
+            assert reader.unerased is False  # it still sees the state before
+            with monkeypatch.context() as strict:
+                strict.setattr(erasing, "rewrite", no_room)  # would be for nothing
+                assert not store.finish_erasing()
+            assert traces(path, picture(1)) != set()
+        assert reader.unerased
+        with reader.writing("learn", dry_run=True), monkeypatch.context() as strict:
+            strict.setattr(erasing, "finish", no_room)  # who may write has done so
+            assert store.finish_erasing()
+        learn(store, range(4, 6))
+        with reader.reading(), store.writing("forget"):
+            store.forget([picture(2).image])
+        assert traces(path, picture(2)) != set()
+        assert store.finish_erasing()
+        assert not reader.unerased
+    assert traces(path, picture(2)) == set()
+    assert store.head_event() == 4
+    assert store.check() == ([], [])
+
+
+def test_an_erasure_for_which_there_is_no_room_or_no_turn_waits(store, path, monkeypatch):
+    monkeypatch.setattr(erasing, "_PATIENCE", 0.0)
+    learn(store, range(4))
+    with Store.open(path) as reader:
+        with reader.reading(), store.writing("forget"):
+            store.forget([picture(1).image])
+        monkeypatch.setattr(erasing, "rewrite", no_room)
+        assert not store.finish_erasing()
+        monkeypatch.undo()
+        with exclusive(path, "learn", 0.0):  # by somebody who has not come to it yet
+            assert not store.finish_erasing()
+        assert store.unerased
+        assert store.finish_erasing()
+    assert traces(path, picture(1)) == set()
 
 
 # -- a directory that cannot be written ----------------------------------------------------------

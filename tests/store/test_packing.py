@@ -16,6 +16,7 @@ import tempfile
 import time
 import tracemalloc
 import zipfile
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -248,15 +249,16 @@ def test_what_came_meanwhile_stays(store, path, target, monkeypatch, links):
     def refused(*_args):
         raise OSError(errno.EPERM, "no hard links here")
 
+    @contextmanager
     def meanwhile(folder, copy):
         target.write_bytes(b"mine")
-        return False
+        yield
 
     if not links:
         monkeypatch.setattr(packing.os, "link", refused)
         pack(path, target)  # goes without them
         target.unlink()
-    monkeypatch.setattr(packing, "_forgotten_since", meanwhile)
+    monkeypatch.setattr(packing, "_unforgotten", meanwhile)
     with pytest.raises(AlreadyExists):
         pack(path, target)
     assert target.read_bytes() == b"mine"
@@ -380,6 +382,49 @@ def test_a_picture_forgotten_while_it_is_packed(store, path, target, monkeypatch
     assert len(store.members()) == 35
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_a_picture_forgotten_while_the_file_is_summed(store, path, target, monkeypatch, writable):
+    """It is whole by then, and yet not in its place."""
+    learn(store, range(6))
+    real, gone = packing.hashlib.file_digest, iter([picture(2), picture(3)])
+
+    def summed(*given):
+        for each in gone:
+            with store.writing("forget"):
+                store.forget([each.image])
+            break
+        return real(*given)
+
+    monkeypatch.setattr(packing.hashlib, "file_digest", summed)
+    if not writable:
+        monkeypatch.setattr(packing, "_writable", lambda _folder: False)
+    packed = pack(path, target)
+    data = target.read_bytes()
+    assert [n for n in range(6) if told(data, picture(n))] == [0, 1, 4, 5]
+    assert packed.files == 4 + 4
+    assert packed.bytes == len(data)
+    assert packed.digest == "sha256:" + sha256(data).hexdigest()
+
+
+def test_nothing_is_forgotten_between_the_last_look_and_the_file(store, path, target, monkeypatch):
+    """A lesson, which holds the right to write for long, is not waited for."""
+    learn(store, range(4))
+    store._engine.raw_connection().execute("PRAGMA busy_timeout = 0")
+    real = packing._publish
+
+    def published(*given):
+        with pytest.raises(Locked):
+            store.forget([picture(1).image])
+        real(*given)
+
+    monkeypatch.setattr(packing, "_publish", published)
+    with store.writing("learn"):
+        assert pack(path, target).files == 4 + 4
+        store.forget([picture(1).image])
+    assert told(target.read_bytes(), picture(1))
+    assert names(target.parent) == ["shop.retain"]
+
+
 def test_one_that_is_forgotten_from_all_the_time_is_held_for_a_moment(
     store, path, target, monkeypatch
 ):
@@ -450,7 +495,7 @@ def test_what_only_an_undone_event_speaks_of_is_kept(store, path, target, tmp_pa
 
 def test_a_killed_packing_leaves_no_file(store, path, target, monkeypatch):
     learn(store, range(4))
-    for name in ("_copy_journal", "_add", "_forgotten_since", "_publish"):
+    for name in ("_copy_journal", "_add", "_unforgotten", "_publish"):
 
         def killed(*_args):
             raise Killed

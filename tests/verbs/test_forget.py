@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import retain
+from retain.store import erasing
 from tests.verbs.conftest import cluster, fingerprint, taught
 
 
@@ -40,6 +41,30 @@ def test_nothing_of_it_is_on_the_disk(shop):
     for trace in (data[-40:], feature.tobytes()[:16], digest.encode(), bytes.fromhex(digest)):
         assert trace not in rest
     assert not list(shop.path.rglob(f"*{digest[:12]}*"))
+
+
+def test_what_others_read_just_now_is_not_said_to_be_erased(shop, fresh, monkeypatch):
+    """The log keeps it as long as a reader may ask for it: the receipt says so, and what then."""
+    monkeypatch.setattr(erasing, "_PATIENCE", 0.0)
+    given = taught(shop, "ant", "bee")
+    sample = shop.show(shop.predict(given["ant"][:1])[0].image).sample
+    digest = bytes.fromhex(sample.image.removeprefix("sha256:"))
+    with retain.open(shop.path) as other:
+        with other._session.store.reading():
+            asked = shop.forget([sample.image], dry_run=True)
+            assert (asked.level, asked.traces) == ("none", False)
+            receipt = shop.forget([sample.image])
+            assert digest in everything_on_disk(shop.path)
+        assert (receipt.level, receipt.traces, receipt.pending) == ("pending", True, ())
+        assert "the next command that changes this classifier erases them" in receipt.summary
+        never = fresh()
+        never.learn(given["ant"][1:], "ant")
+        never.learn(given["bee"], "bee")
+        assert fingerprint(shop) == fingerprint(never)
+        receipt = shop.forget(labels="bee", force=True)
+        assert (receipt.level, receipt.traces) == ("exact", False)
+        assert receipt.summary == "forgot 8 pictures for good"
+        assert digest not in everything_on_disk(shop.path)
 
 
 def test_a_class_and_an_event_can_be_forgotten(shop, fresh):

@@ -168,3 +168,58 @@ def test_nothing_of_a_refused_lesson_stays(shop):
     assert [event.kind for event in shop.log()] == ["learn", "learn"]
     files = {file.name for file in (shop.path / "blobs").rglob("*") if file.is_file()}
     assert len(files) == len(kept)
+
+
+def told_to_stop(error):
+    """A progress that raises when all is read."""
+
+    def progress(done, total):
+        if done == total:
+            raise error
+
+    return progress
+
+
+FAILURES = {
+    "strict": lambda shop, rows: shop.learn(
+        np.concatenate([rows, np.full((1, D), np.nan, np.float32)]), "jug", strict=True
+    ),
+    "label": lambda shop, rows: shop.learn(rows, ["jug"] * (len(rows) - 1) + ["\0"]),
+    "own": lambda shop, rows: shop.learn(
+        rows, "jug", progress=told_to_stop(ZeroDivisionError("no picture"))
+    ),
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_nothing_of_a_failed_lesson_stays(shop, how):
+    """Whatever it failed of: its pictures could not be named, so not be forgotten either."""
+    taught(shop, "mug", "cup")
+    before, kept = fingerprint(shop), shop._session.store.known()
+    rows = cluster("jug", 140)  # more than are put aside at once
+    with pytest.raises((retain.InputError, ZeroDivisionError)):
+        FAILURES[how](shop, rows)
+    assert fingerprint(shop) == before
+    assert shop._session.store.known() == kept
+    files = [file for file in (shop.path / "blobs").rglob("*") if file.is_file()]
+    assert len(files) == len(kept)
+    assert shop.verify().notes == ()
+    assert shop.learn(rows, "jug").learned == 140
+
+
+def test_what_an_interrupted_lesson_put_aside_outlives_a_mistyped_one(shop):
+    """It goes with the next lesson that is read, or is learned by it."""
+    taught(shop, "mug", "cup")
+    kept = shop._session.store.known()
+    rows = cluster("jug", 140)
+    with pytest.raises(KeyboardInterrupt, match="128 of 140 pictures are prepared"):
+        shop.learn(rows, "jug", progress=told_to_stop(KeyboardInterrupt()))
+    assert len(shop._session.store.known()) == len(kept) + 128
+    with pytest.raises(retain.InputError):
+        shop.learn(shop.path / "nowhere")
+    with pytest.raises(retain.InputError, match="empty"):
+        shop.learn(rows, "", dry_run=True)
+    assert len(shop._session.store.known()) == len(kept) + 128
+    with pytest.raises(retain.InputError, match="nothing was learned"):
+        FAILURES["strict"](shop, rows)
+    assert shop._session.store.known() == kept

@@ -77,6 +77,18 @@ def test_nothing_usable(mine):
     assert mine.log() == []
 
 
+def test_nothing_of_one_that_failed_stays(mine):
+    def fails(done, total):
+        if done == total:
+            raise ZeroDivisionError("no picture")
+
+    before = mine._session.store.known()
+    with pytest.raises(ZeroDivisionError):
+        mine.reference(pictures(140), progress=fails)  # more than are put aside at once
+    assert mine._session.store.known() == before
+    assert mine.verify().notes == ()
+
+
 def test_it_has_no_name(mine):
     mine.reference(pictures(5))
     for call in (

@@ -10,7 +10,7 @@ from retain.store.database import Database
 from retain.store.failures import translated
 from retain.store.reading import to_name
 
-__all__ = ["finish", "rewrite"]
+__all__ = ["emptied", "finish", "rewrite"]
 
 # How long to wait for readers before leaving the rest of an erasure to the next writer, seconds.
 _PATIENCE = 5.0
@@ -18,6 +18,8 @@ _PATIENCE = 5.0
 
 def finish(database: Database, blobs: Blobs) -> int:
     """Erase what is pending; returns how many bytes of pictures were erased.
+
+    Where others read for longer than they are waited for, something stays pending.
 
     Bytes first, then every trace in the database, then the list of what to erase. The list ends
     with an empty name, which goes last, so that an interruption at any point leaves something for
@@ -59,7 +61,7 @@ def rewrite(database: Database) -> bool:
     with database.raw() as cursor:
         cursor.execute("VACUUM")
     deadline = time.monotonic() + _PATIENCE
-    while not _emptied(database):
+    while not emptied(database):
         if time.monotonic() >= deadline:
             return False
         # Other threads of this process read in between.
@@ -67,7 +69,8 @@ def rewrite(database: Database) -> bool:
     return True
 
 
-def _emptied(database: Database) -> bool:
+def emptied(database: Database) -> bool:
+    """Empty the database's log, unless somebody reads what is in it; returns whether it is so."""
     with database.raw() as cursor:
         # A checkpoint would itself wait for readers, and for as long as a writer waits.
         before = cursor.execute("PRAGMA busy_timeout").fetchone()[0]

@@ -6,7 +6,8 @@ every other entry. Nothing is compressed, as pictures and features do not shrink
 never be larger than the file that it came in. Caches and the lock stay behind.
 
 What is packed is one moment of the journal: others may learn and forget meanwhile. What was
-forgotten before the file takes its place is not in it.
+forgotten before the file takes its place is not in it: nobody can forget between the last look and
+that, unless the classifier may be read only.
 """
 
 from __future__ import annotations
@@ -105,14 +106,7 @@ def pack(folder: Path, target: Path, *, overwrite: bool = False) -> Packed:
     with translated(target):
         _refuse_target(folder, target, overwrite)
         with workshop(target) as room:
-            files = _pack_until_still(folder, manifest, room)
-            whole = room / "whole"
-            with whole.open("rb") as made:
-                os.fsync(made.fileno())
-                digest = hashlib.file_digest(made, "sha256").hexdigest()
-            size = whole.stat().st_size
-            _publish(whole, target, overwrite)
-    return Packed(target, size, files, f"sha256:{digest}")
+            return _pack_until_still(folder, manifest, room, target, overwrite)
 
 
 def _refuse_target(folder: Path, target: Path, overwrite: bool) -> None:
@@ -146,14 +140,24 @@ def _publish(whole: Path, target: Path, overwrite: bool) -> None:
     sync_folder(target.absolute().parent)
 
 
-def _pack_until_still(folder: Path, manifest: Manifest, room: Path) -> int:
+def _pack_until_still(
+    folder: Path, manifest: Manifest, room: Path, target: Path, overwrite: bool
+) -> Packed:
     for left in reversed(range(_ATTEMPTS)):
         with ExitStack() as stack:
             if not left and _writable(folder):
                 with translated(folder):
                     stack.enter_context(exclusive(folder, "pack", _PATIENCE))
             try:
-                return _pack_once(folder, manifest, room)
+                files = _pack_once(folder, manifest, room)
+                whole = room / "whole"
+                with whole.open("rb") as made:
+                    os.fsync(made.fileno())
+                    digest = hashlib.file_digest(made, "sha256").hexdigest()
+                size = whole.stat().st_size
+                with _unforgotten(folder, room / "journal.db"), translated(target):
+                    _publish(whole, target, overwrite)
+                return Packed(target, size, files, f"sha256:{digest}")
             except _Changed as changed:
                 if changed.image is not None:
                     _refuse_damage(folder, changed.image)
@@ -189,8 +193,6 @@ def _pack_once(folder: Path, manifest: Manifest, room: Path) -> int:
         files = {name: {"size": each.size, "sha256": each.sha256} for name, each in index.items()}
         text = json.dumps({"format": PACK_FORMAT, "files": files}, indent=0)
         archive.writestr(_info(INDEX), text)
-    if _forgotten_since(folder, copy):
-        raise _Changed(None)
     return len(index)
 
 
@@ -329,14 +331,30 @@ def _drop_pending(journal: sqlite3.Connection) -> None:
         journal.execute("VACUUM")
 
 
-def _forgotten_since(folder: Path, copy: Path) -> bool:
+@contextmanager
+def _unforgotten(folder: Path, copy: Path) -> Iterator[None]:
+    """Let nobody forget anything until the end; where that may not be, only look once more.
+
+    Lessons hold the right to write for long, and the journal only for moments: those are waited
+    for.
+
+    Raises:
+        _Changed: if a picture of the copy was forgotten before.
+    """
     with _journal(folder) as engine, closing(engine.raw_connection()) as raw:
         cursor = raw.cursor()
         cursor.execute("ATTACH ? AS packed", (str(copy.absolute()),))
-        cursor.execute(
-            "SELECT 1 FROM packed.images WHERE hash NOT IN (SELECT hash FROM main.images) LIMIT 1"
-        )
-        return cursor.fetchone() is not None
+        cursor.execute("BEGIN IMMEDIATE" if _writable(folder) else "BEGIN")
+        try:
+            cursor.execute(
+                "SELECT 1 FROM packed.images WHERE hash NOT IN (SELECT hash FROM main.images) "
+                "LIMIT 1"
+            )
+            if cursor.fetchone() is not None:
+                raise _Changed(None)
+            yield
+        finally:
+            cursor.execute("ROLLBACK")
 
 
 def _refuse_damage(folder: Path, image: str) -> None:

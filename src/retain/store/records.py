@@ -119,6 +119,11 @@ class Records:
         """The number of the last event; 0 if there is none."""
         return self._now()[0]
 
+    @property
+    def unerased(self) -> bool:
+        """Whether traces of what was forgotten are still in some file, as others were reading."""
+        return bool(self._database.glance("SELECT 1 FROM erasures LIMIT 1"))
+
     def stamp(self) -> Stamp | None:
         """Equal as long as nobody has changed anything; None where only a transaction can tell."""
         return self._database.stamp()

@@ -211,8 +211,9 @@ class Store(Records):
         """Erase the extractors of these `adapt` events, and what they computed, for good.
 
         Each is afterwards as if it had never been. After the transaction the files are overwritten
-        and unlinked and the database is rewritten; if that is interrupted, the next `writing`
-        finishes it. Returns the event's number and the bytes erased.
+        and unlinked and the database is rewritten; if that is interrupted, or others read for
+        long, the next `writing` finishes it: ask `unerased`. Returns the event's number and the
+        bytes erased.
         """
         with self._transaction(writes=True) as connection:
             purged = [e for e in journal.adapts(reading.entries(connection)) if e.id in set(events)]
@@ -243,7 +244,8 @@ class Store(Records):
         """Erase pictures for good; returns the event's number and the bytes erased.
 
         After the transaction the bytes are overwritten and unlinked and the database is rewritten;
-        if that is interrupted, the next `writing` finishes it.
+        if that is interrupted, or others read for long, the next `writing` finishes it: ask
+        `unerased`.
         """
         with self._transaction(writes=True) as connection:
             trained = reading.trained(connection, images)
@@ -283,6 +285,25 @@ class Store(Records):
     def end_training(self) -> None:
         """Remove what trainings left; what came of them is in force."""
         shutil.rmtree(self.path / "versions" / "training", ignore_errors=True)
+
+    def finish_erasing(self) -> bool:
+        """Erase what a `forget` had to leave, if nobody reads or writes just now.
+
+        For who stays open and seldom writes: it waits for nobody and, while others read, costs
+        little. Returns whether nothing is left to erase.
+        """
+        if not self.unerased:
+            return True
+        if self.writable:
+            # Who writes instead has begun by finishing it; a full disk is for who writes next.
+            with (
+                suppress(Locked, DiskFull),
+                translated(self.path),
+                exclusive(self.path, "forget", 0.0),
+            ):
+                if erasing.emptied(self._database):
+                    self._finish_erasing()
+        return not self.unerased
 
     def clear_caches(self) -> None:
         """Remove everything that `write_cache` kept."""
