@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 Lengths = NDArray[np.float32]
 
 # What heads depend on besides data.
-_ALGEBRA = "2"
+_ALGEBRA = "3"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -21,6 +21,7 @@ from retain.algebra import (
     typicality,
 )
 from retain.algebra.calibrate import fit_temperature, log_softmax
+from retain.algebra.novelty import energy
 from retain.algebra.tune import leave_one_out
 from retain.errors import BadOption
 from tests.reference import heads as twin
@@ -67,6 +68,30 @@ def test_every_head_is_the_one_of_the_formula(family, shrinkage, counts):
         # What is quadratic in the picture is common to all classes, and drops out.
         ours, theirs = ours - ours[:, :1], theirs - theirs[:, :1]
     np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_left_out_energies_are_those_of_a_head_that_never_saw_the_picture(family):
+    """Else every picture would be more familiar than all that are remembered: none unknown."""
+    fixed, labels, _ = problem(n=80)
+    state, chosen = Statistics.of(fixed, labels), options(family)
+    tuning = tune(state, fixed, labels, chosen)
+    apart = []
+    for i in range(len(fixed)):
+        rest = state - Statistics.of(fixed[i : i + 1], labels[i : i + 1])
+        apart.append(float(energy(base_head(rest, tuning, chosen)[0].logits(fixed[i]))))
+    # Not equal: left out in closed form, the centre and λ are held.
+    spread = np.std(apart)
+    np.testing.assert_allclose(tuning.energies, np.sort(apart), atol=0.2 * spread)
+    known, _, _ = problem(seed=0, n=400)
+    noise, _ = quantize(np.random.default_rng(3).normal(size=(400, 12)))
+    head, _ = base_head(state, tuning, chosen)
+    flagged = [
+        float((typicality(energy(head.logits(some)), tuning.energies) < 0.05).mean())
+        for some in (known[80:], noise)
+    ]
+    assert flagged[0] < 0.12
+    assert flagged[1] > 0.15
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -115,7 +115,8 @@ def tune(
             _, loss = fit_temperature(scores, truth, choosing, offsets)
             candidates.append((loss, shrinkage, float(hits @ balanced)))
     _, shrinkage, accuracy = min(candidates)
-    scores = problem.scores(shrinkage)
+    left_out = problem.left_out(shrinkage)
+    scores = left_out.scores(options)
     temperature, _ = fit_temperature(scores, truth, weights, offsets)
     # The owner's favour is a deliberate tilt: probabilities are calibrated without it.
     logits = temperature * scores + offsets
@@ -125,7 +126,7 @@ def tune(
         temperature=temperature,
         freedom=problem.freedom(shrinkage),
         margin=pin_margin(logits, truth),
-        energies=quantiles(energy(logits)),
+        energies=quantiles(energy(logits) + temperature * left_out.dropped(options)),
         accuracy=accuracy,
     )
 
@@ -184,6 +185,10 @@ class _Problem:
 
     def scores(self, shrinkage: float, *, given_back: bool = True) -> Floats:
         """Left-out raw scores [n, C]; optionally without what is given back for attenuation."""
+        return self.left_out(shrinkage, given_back=given_back).scores(self._options)
+
+    def left_out(self, shrinkage: float, *, given_back: bool = True) -> LeftOut:
+        """What they follow from."""
         # The nearest mean whitens nothing: P = I, whatever the shrinkage.
         ridge = shrinkage * self._level if self._options.family != "nearest-mean" else 1.0
         inverse = 1.0 / (self._values + ridge)
@@ -194,8 +199,7 @@ class _Problem:
         noise = 0.0
         if given_back:
             noise = self.freedom(shrinkage) / max(self._counts.sum() - len(inner), 1.0)
-        products = LeftOut(cross, inner, square, self._truth, self._counts, noise)
-        return products.scores(self._options)
+        return LeftOut(cross, inner, square, self._truth, self._counts, noise)
 
 
 def _sample_weights(
