@@ -128,8 +128,10 @@ def _judges(
         if was is not sample and names.get(was.label, was.label) != label:
             continue
         judges.append(sample)
-        said = old.answers.get(image) or before.answers[i]
-        now = new.answers.get(image) or after.answers[j]
+        said, now = before.answers[i], after.answers[j]
+        # A picture that is left out of one state alone would seem to get worse, or better, by that.
+        if image in old.answers and image in new.answers:
+            said, now = old.answers[image], new.answers[image]
         if said != now:
             flips.append(_Flip(sample, names.get(said, said), now))
     return judges, flips
