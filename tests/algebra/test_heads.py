@@ -290,6 +290,15 @@ def test_temperature_stays_finite_when_everything_is_right(scale):
     assert 0 < loss < np.log(4)
 
 
+@pytest.mark.parametrize("level", [0.0, -3.7, 1e6])
+def test_scores_that_tell_nothing_apart_make_nobody_sure(level):
+    rng = np.random.default_rng(0)
+    scores = level + 1e-14 * max(abs(level), 1.0) * rng.normal(size=(9, 3))
+    temperature, loss = fit_temperature(scores, np.arange(9) % 3, np.full(9, 1 / 9), np.zeros(3))
+    assert temperature == pytest.approx(UNTUNED.temperature)
+    assert loss == pytest.approx(np.log(3))
+
+
 def test_many_at_once_are_answered_as_one_by_one():
     fixed, labels, _ = problem(n=300, d=64, classes=9)
     head, _ = base_head(Statistics.of(fixed, labels), numbers(0.3, 20.0), HeadOptions())
