@@ -162,7 +162,11 @@ def _pins(after: State) -> Check:
     pins = [(s, a) for s, a in zip(after.samples, after.answers, strict=False) if s.pinned]
     broken = [sample for sample, answer in pins if answer != sample.label]
     if not broken:
-        return Check("corrections", True, f"all {len(pins)} corrections hold")
+        aside = len(after.yielding)
+        note = f", {aside} of them as exceptions, since no head was found that satisfies all"
+        return Check(
+            "corrections", True, f"all {len(pins)} corrections hold{note if aside else ''}"
+        )
     return Check(
         "corrections",
         False,
