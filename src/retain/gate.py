@@ -18,14 +18,13 @@ from retain.algebra import REFERENCE, Start
 from retain.caches import State
 from retain.chances import bounds, net_bounds
 from retain.doubts import Lesson, doubted
-from retain.jury import Judged
+from retain.jury import FEWEST, Judged
 from retain.pairing import Pairs
 from retain.values import Budgets, Check, Sample, Suspect, Verdict
 
 __all__ = ["Lesson", "judge", "paired", "watch"]
 
 _CONFIDENCE = 0.95
-_FEWEST = 5
 _FEWEST_LOSSES = 30
 _NAMED = 5
 
@@ -264,8 +263,16 @@ def _new_classes(before: State, after: State, new: Judged, budgets: Budgets) -> 
         return []
     found = []
     for label in sorted(set(after.mind.head.classes) - had):
-        own = [s for s in after.samples if s.label == label and s.image in new.losses]
-        if len(own) < _FEWEST:
+        given = [s for s in after.samples if s.label == label and not s.pinned]
+        own = [sample for sample in given if sample.image in new.losses]
+        if len(given) < FEWEST:
+            continue
+        if len(own) < FEWEST:
+            sentence = (
+                f"the new class {label!r} could not be judged: of its {len(given)} pictures "
+                f"{len(own)} can be left out"
+            )
+            found.append(Check("new class", True, sentence))
             continue
         right = sum(new.answers[sample.image] == label for sample in own)
         low, high = bounds(right, len(own), _CONFIDENCE)

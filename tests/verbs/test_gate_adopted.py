@@ -140,3 +140,13 @@ def test_answers_of_the_reference_that_move_are_counted(mine):
     assert moved > 0
     assert agreement.value == pytest.approx(moved / len(asked))
     assert not agreement.passed
+
+
+def test_a_new_class_that_cannot_be_left_out_is_said_to_be_unjudged(mine):
+    grey = np.random.default_rng(0).integers(90, 110, (8, 8, 8, 3)).astype(np.uint8)
+    update = mine.learn(list(grey), ["grey"] * 8, force=True)
+    (check,) = (check for check in update.verdict.checks if check.name == "new class")
+    assert check.passed
+    assert check.sentence == (
+        "the new class 'grey' could not be judged: of its 8 pictures 0 can be left out"
+    )
