@@ -213,6 +213,19 @@ def test_the_same_members_give_the_same_bits(family):
     assert one[1].weights.tobytes() == other[1].weights.tobytes()
 
 
+def test_pictures_that_cannot_be_left_out_do_not_crowd_out_those_that_can():
+    many = {f"m{c}-{i}": f"many{c}" for c in range(5) for i in range(30)}
+    alone = {f"a{i}": f"alone{i}" for i in range(500)}
+    chosen = tuning_sample({**alone, **many}, size=80)
+    assert sum(name in many for name in chosen) == 70
+    few = {name: many[name] for name in list(many)[:25]}
+    assert set(few) <= set(tuning_sample({**alone, **few}, size=80))
+    # Where they are few, each is heard as before.
+    chosen = tuning_sample({**dict(list(alone.items())[:6]), **many}, size=80)
+    assert sum(name in alone for name in chosen) == 6
+    assert len(chosen) == 80
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("priors", ["mixed", "balanced", "empirical"])
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def tuning_sample(members: Mapping[str, str], size: int = SAMPLE) -> list[str]:
     """At most `size` members, chosen by nothing but their names and classes.
 
     Classes take turns, each giving its members in the order of a hash of their names, so that rare
-    classes are heard and the choice does not depend on who came first.
+    classes are heard and the choice does not depend on who came first. Of members that are their
+    class's only one, which cannot be left out, more than an eighth come only where others are few.
 
     >>> tuning_sample({"x": "a", "y": "a", "z": "b"}, size=2) == tuning_sample(
     ...     {"z": "b", "y": "a", "x": "a"}, size=2)
@@ -55,12 +56,15 @@ def tuning_sample(members: Mapping[str, str], size: int = SAMPLE) -> list[str]:
     by_class: dict[str, list[tuple[bytes, str]]] = defaultdict(list)
     for name, label in members.items():
         by_class[label].append((hashlib.sha256(name.encode()).digest(), name))
-    ranked = [
+    ranked = sorted(
         (rank, key, name)
         for named in by_class.values()
         for rank, (key, name) in enumerate(sorted(named))
-    ]
-    return sorted(name for _, _, name in sorted(ranked)[:size])
+    )
+    alone = [each for each in ranked if len(by_class[members[each[2]]]) == 1]
+    late = set(alone[size // 8 :])
+    ranked.sort(key=lambda each: each in late)
+    return sorted(name for _, _, name in ranked[:size])
 
 
 def tune(
