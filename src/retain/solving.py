@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class Ground:
         labels, weights, bias, unit = layer
         for old, new in store.rules().renames if renames is None else renames:
             labels = tuple(new if label == old else label for label in labels)
-        twice = sorted(label for label in set(labels) if labels.count(label) > 1)
+        twice = sorted(label for label, count in Counter(labels).items() if count > 1)
         if twice:
             raise CannotUndo(
                 f"two of the classes that were adopted would both be called {twice[0]!r}; rename "
