@@ -1,3 +1,5 @@
+import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -211,6 +213,23 @@ def test_the_same_members_give_the_same_bits(family):
     one, other = learned(range(60)), learned(np.random.default_rng(3).permutation(60))
     assert one == other
     assert one[1].weights.tobytes() == other[1].weights.tobytes()
+
+
+def test_scores_of_many_classes_are_not_all_held_at_once(monkeypatch):
+    fixed, labels, _ = problem(n=600, d=16, classes=200)
+    state = Statistics.of(fixed, labels)
+    found, most = [], []
+    for kept in (2**25, 0):
+        # By its name in the package one would have the function.
+        monkeypatch.setattr(sys.modules["retain.algebra.tune"], "_KEPT", kept, raising=False)
+        tracemalloc.start()
+        try:
+            found.append(tune(state, fixed, labels, HeadOptions()))
+            most.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert found[0] == found[1]
+    assert most[1] < 15 * 8 * 600 * 200 < most[0]
 
 
 def test_pictures_that_cannot_be_left_out_do_not_crowd_out_those_that_can():

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,9 @@ Floats = NDArray[np.float64]
 
 GRID: tuple[float, ...] = tuple(float(10 ** (k / 4)) for k in range(-16, 9))
 SAMPLE = 2048
+# So many scores are kept while a shrinkage is chosen (256 MB); of more classes they are worked out
+# again for the few shrinkages that come into question.
+_KEPT = 2**25
 _QUANTILES = 400
 _MARGIN_QUANTILE = 0.05
 
@@ -107,16 +111,18 @@ def tune(
     grid = GRID if options.family != "nearest-mean" else (1.0,)
     # What is given back for attenuation helps classes that leave-one-out hardly sees, those of one
     # picture or two; it would bend the choice for all others, so it comes in after the choice.
-    scored = [(shrinkage, problem.scores(shrinkage, given_back=False)) for shrinkage in grid]
-    right = np.array([scores.argmax(axis=1) == truth for _, scores in scored])
+    plain: Callable[[float], Floats] = partial(problem.scores, given_back=False)
+    if len(grid) * len(truth) * len(statistics.classes) <= _KEPT:
+        plain = cache(plain)
+    right = np.array([plain(shrinkage).argmax(axis=1) == truth for shrinkage in grid])
     accuracies = right @ choosing
     best = right[int(accuracies.argmax())].astype(np.float64)
     candidates = []
-    for (shrinkage, scores), hits, accuracy in zip(scored, right, accuracies, strict=True):
+    for shrinkage, hits, accuracy in zip(grid, right, accuracies, strict=True):
         gap = best - hits
         error = np.sqrt(float((choosing**2) @ (gap - choosing @ gap) ** 2))
         if accuracies.max() - accuracy <= error + 1e-12:
-            _, loss = fit_temperature(scores, truth, choosing, offsets)
+            _, loss = fit_temperature(plain(shrinkage), truth, choosing, offsets)
             candidates.append((loss, shrinkage, float(hits @ balanced)))
     _, shrinkage, accuracy = min(candidates)
     left_out = problem.left_out(shrinkage)
