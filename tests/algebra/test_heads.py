@@ -24,7 +24,7 @@ from retain.algebra import (
 )
 from retain.algebra.calibrate import fit_temperature, log_softmax
 from retain.algebra.novelty import energy
-from retain.algebra.tune import leave_one_out
+from retain.algebra.tune import _Problem
 from retain.errors import BadOption
 from tests.reference import heads as twin
 
@@ -102,7 +102,7 @@ def test_left_out_energies_are_those_of_a_head_that_never_saw_the_picture(family
 def test_leave_one_out_in_closed_form_is_leaving_each_out(family, shrinkage, counts, d):
     fixed, labels, y = problem(counts=counts, d=d)
     state = Statistics.of(fixed, labels)
-    ours = leave_one_out(state, fixed, labels, shrinkage, options(family))
+    ours = _Problem(state, fixed, y, options(family)).scores(shrinkage)
     theirs = twin.left_out(family, to_float(fixed), y, shrinkage, range(len(y)))
     # With more numbers than pictures and hardly any shrinkage, leverages come so near to one that
     # five digits of 1 − bq cancel.

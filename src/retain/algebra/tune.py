@@ -26,7 +26,6 @@ from retain.algebra.whitening import Moments, scatter
 __all__ = [
     "GRID",
     "SAMPLE",
-    "leave_one_out",
     "pin_margin",
     "quantiles",
     "tune",
@@ -139,21 +138,6 @@ def tune(
         energies=quantiles(energy(logits) + temperature * left_out.dropped(options)),
         accuracy=accuracy,
     )
-
-
-def leave_one_out(
-    statistics: Statistics,
-    features: NDArray[np.int16],
-    labels: Sequence[str],
-    shrinkage: float,
-    options: HeadOptions,
-) -> Floats:
-    """Raw scores [n, C] of members by the head that never saw them (m, λ, ν held).
-
-    Each member's class must have at least two.
-    """
-    truth = np.array([statistics.classes.index(label) for label in labels], dtype=np.intp)
-    return _Problem(statistics, features, truth, options).scores(shrinkage)
 
 
 class _Problem:
