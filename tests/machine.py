@@ -40,6 +40,7 @@ class Machine(RuleBasedStateMachine):
         self.events = []
         self.apart = {}
         self.made = 0
+        self.strained = False
 
     def begin(self, name):
         """An empty classifier of this name in the folder."""
@@ -51,6 +52,7 @@ class Machine(RuleBasedStateMachine):
 
     def note(self, kind, payload):
         self.events.append((kind, payload))
+        self.strained |= bool(self.shop._session.state.conflict)
 
     def teardown(self):
         self.shop.close()
@@ -82,8 +84,11 @@ class Machine(RuleBasedStateMachine):
 
         Undoing an undo may bring back a correction below a lesson that came while it was away. The
         lesson counts, being later; but nobody could teach it now, since no lesson overrules a
-        correction. It may also bring a label back below a reference that came meanwhile.
+        correction. It may also bring a label back below a reference that came meanwhile. Where
+        corrections contradicted each other for a while, who is told them anew climbs the ladder.
         """
+        if self.strained:
+            return False
         seen, pinned = set(), set()
         for kind, payload in self.survivors():
             rows = set(payload) if kind in TOLD else set()

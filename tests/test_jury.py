@@ -6,8 +6,17 @@ import numpy as np
 import pytest
 
 import retain
-from retain.algebra import UNTUNED, HeadOptions, Statistics, base_head, to_float
+from retain.algebra import (
+    UNTUNED,
+    HeadOptions,
+    Statistics,
+    base_head,
+    to_float,
+    tuning_sample,
+)
+from retain.gate import paired
 from retain.jury import Judged, Jury, Products, judged
+from retain.pairing import Pairs
 from retain.solving import chosen
 from tests.algebra.test_heads import problem
 from tests.verbs.conftest import cluster, fresh, shop, taught, wrong_one  # noqa: F401
@@ -106,6 +115,30 @@ def test_it_follows_every_event(shop):  # noqa: F811
         kept = said(shop)
         assert kept.answers == anew.answers
         assert kept.losses == anew.losses
+
+
+def test_pictures_are_left_out_of_both_states_or_of_neither(fresh, monkeypatch):  # noqa: F811
+    """Where a lesson or a forgetting replaces jurors, those of one state are no measure."""
+    monkeypatch.setattr("retain.solving.tuning_sample", lambda members: tuning_sample(members, 40))
+    shop = fresh()  # noqa: F811
+    shop.gate(regressions=1.0, class_regressions=1.0, calibration=99.0)
+    for label in LABELS:
+        shop.learn(cluster(label, 40, spread=2.0), label, force=True)
+    session = shop._session
+    before = session.state
+    shop.forget([s.image for s in shop.samples()][::2])
+    after = session.state
+    said = old, new = session.judged(before), session.judged(after)
+    one = old.answers.keys() ^ new.answers.keys()
+    assert len(one & {s.image for s in after.samples}) > 10
+    lost = gained = 0
+    for sample, now in zip(after.samples, after.answers, strict=True):
+        was = before.answers[before.rows[sample.image]]
+        if sample.image in old.answers.keys() & new.answers.keys():
+            was, now = old.answers[sample.image], new.answers[sample.image]
+        lost += was == sample.label != now
+        gained += was != sample.label == now
+    assert paired(Pairs.of(before, after), said) == (lost, gained, len(after.samples))
 
 
 def test_who_is_warm_need_not_work_out_the_jury_with_the_first_change(fresh, monkeypatch):  # noqa: F811

@@ -46,7 +46,7 @@ Floats = NDArray[np.float64]
 Lengths = NDArray[np.float32]
 
 # What heads depend on besides data.
-_ALGEBRA = "2"
+_ALGEBRA = "3"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -110,7 +110,8 @@ class State:
     original length `norms[i]` belong together, in no particular order, and `rows[image]` is i;
     `answers` are the predicted labels of the members, none while no class is known. `solver` and
     `base` are what the head was made with and what it was before pins; None while no class is
-    known.
+    known. `conflict` says why not all pins reach their margin, where they do not: those that do
+    not hold in the head are among the mind's exceptions then.
     """
 
     mind: Mind
@@ -124,11 +125,18 @@ class State:
     jurors: Mapping[str, str]
     solver: Solver | None = None
     base: Head | None = None
+    conflict: str = ""
 
     def sample(self, image: str) -> Sample | None:
         """A member by its content hash."""
         row = self.rows.get(image)
         return None if row is None else self.samples[row]
+
+    @property
+    def yielding(self) -> frozenset[str]:
+        """Pins that are exceptions for now, since no head was found that satisfies all."""
+        found = ((image, self.sample(image)) for image in self.mind.exceptions.images)
+        return frozenset(image for image, sample in found if sample and not sample.exception)
 
 
 def empty_mind(event: int, era: Era) -> Mind:

@@ -60,10 +60,16 @@ def surprise(hits: int, groups: Sequence[tuple[int, float, float]]) -> float:
 
     if hits <= 0:
         return 1.0
-    # Summed from the top, where a sum from below would be one minus nearly one.
-    chances = np.ones(1)
+    # What has reached `hits` is kept apart: a sum from below would be one minus nearly one, and of
+    # all that a large lesson might bring only counts below `hits` must be told apart.
+    below, reached = np.ones(1), 0.0
     for n, a, b in groups:
         k = np.arange(n + 1)
         logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
-        chances = np.convolve(chances, np.exp(logs + betaln(k + a, n - k + b) - betaln(a, b)))
-    return float(min(chances[hits:].sum(), 1.0))
+        chances = np.exp(logs + betaln(k + a, n - k + b) - betaln(a, b))
+        tails = np.cumsum(chances[::-1])[::-1]
+        needed = hits - np.arange(len(below))
+        within = needed <= n
+        reached += float(below[within] @ tails[needed[within]])
+        below = np.convolve(below, chances[:hits])[:hits]
+    return min(reached, 1.0)

@@ -121,6 +121,9 @@ def _climbed(
     def to(rung: str) -> State:
         marked = [_marked(item, rung) for item in items.values()]
         state = session.candidate(marked, lesson=False, before=now)
+        new = state.yielding - (now.yielding - items.keys())
+        if rung == "pin" and state.conflict and (new or not now.conflict):
+            raise PinConflict(state.conflict)
         for item in marked:
             _checked(state, item, before)
         return state

@@ -18,14 +18,13 @@ from retain.algebra import REFERENCE, Start
 from retain.caches import State
 from retain.chances import bounds, net_bounds
 from retain.doubts import Lesson, doubted
-from retain.jury import Judged
+from retain.jury import FEWEST, Judged
 from retain.pairing import Pairs
 from retain.values import Budgets, Check, Sample, Suspect, Verdict
 
 __all__ = ["Lesson", "judge", "paired", "watch"]
 
 _CONFIDENCE = 0.95
-_FEWEST = 5
 _FEWEST_LOSSES = 30
 _NAMED = 5
 
@@ -128,8 +127,10 @@ def _judges(
         if was is not sample and names.get(was.label, was.label) != label:
             continue
         judges.append(sample)
-        said = old.answers.get(image) or before.answers[i]
-        now = new.answers.get(image) or after.answers[j]
+        said, now = before.answers[i], after.answers[j]
+        # A picture that is left out of one state alone would seem to get worse, or better, by that.
+        if image in old.answers and image in new.answers:
+            said, now = old.answers[image], new.answers[image]
         if said != now:
             flips.append(_Flip(sample, names.get(said, said), now))
     return judges, flips
@@ -160,7 +161,11 @@ def _pins(after: State) -> Check:
     pins = [(s, a) for s, a in zip(after.samples, after.answers, strict=False) if s.pinned]
     broken = [sample for sample, answer in pins if answer != sample.label]
     if not broken:
-        return Check("corrections", True, f"all {len(pins)} corrections hold")
+        aside = len(after.yielding)
+        note = f", {aside} of them as exceptions, since no head was found that satisfies all"
+        return Check(
+            "corrections", True, f"all {len(pins)} corrections hold{note if aside else ''}"
+        )
     return Check(
         "corrections",
         False,
@@ -258,8 +263,16 @@ def _new_classes(before: State, after: State, new: Judged, budgets: Budgets) -> 
         return []
     found = []
     for label in sorted(set(after.mind.head.classes) - had):
-        own = [s for s in after.samples if s.label == label and s.image in new.losses]
-        if len(own) < _FEWEST:
+        given = [s for s in after.samples if s.label == label and not s.pinned]
+        own = [sample for sample in given if sample.image in new.losses]
+        if len(given) < FEWEST:
+            continue
+        if len(own) < FEWEST:
+            sentence = (
+                f"the new class {label!r} could not be judged: of its {len(given)} pictures "
+                f"{len(own)} can be left out"
+            )
+            found.append(Check("new class", True, sentence))
             continue
         right = sum(new.answers[sample.image] == label for sample in own)
         low, high = bounds(right, len(own), _CONFIDENCE)

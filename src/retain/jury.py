@@ -2,13 +2,14 @@
 
 A picture that was learned is answered right a little too easily. So up to 2,048 members, those that
 the last lesson was tuned by, are judged by the head that never saw them; all others, and every
-corrected picture, by what `predict` answers.
+corrected picture, by what `predict` answers. Of many classes hardly any picture of a new one is
+among them: then some of its own are asked besides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
@@ -19,9 +20,15 @@ from retain.algebra.calibrate import log_softmax
 from retain.caches import State
 from retain.solving import single_threaded
 
-__all__ = ["Judged", "Jury", "Products", "judged"]
+__all__ = ["FEWEST", "Judged", "Jury", "Products", "judged", "with_newcomers"]
 
 Floats = NDArray[np.float64]
+
+FEWEST: Final = 5
+"""Of so many pictures a new class is judged."""
+
+# Of a new class so many are judged, where the jury has too few of it.
+_NEWCOMERS: Final = 20
 
 # Class means whose products are computed together.
 _TOGETHER: Final = 8
@@ -159,4 +166,37 @@ def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
         answers,
         dict(zip(images, losses.tolist(), strict=True)),
         dict(zip(images, scores.tolist(), strict=True)),
+    )
+
+
+def with_newcomers(found: Judged, before: State, state: State, options: HeadOptions) -> Judged:
+    """What was found of a state, and of some pictures of new classes that too few jurors are of.
+
+    Args:
+        found: what `judged` gave.
+        before: a state that does not know the new classes.
+        state: right after a lesson; after anything else, and where nobody could be left out at
+            all, nothing is added.
+        options: the owner's choices.
+    """
+    if not found.losses or before.mind.head is None or state.lesson is not state.statistics:
+        return found
+    new = set(state.statistics.classes) - set(before.mind.head.classes)
+    own: dict[str, list[str]] = {label: [] for label in sorted(new)}
+    for sample in state.samples:
+        if sample.label in new and not sample.pinned:
+            own[sample.label].append(sample.image)
+    lesson = {
+        image: label
+        for label, images in own.items()
+        if sum(image in found.losses for image in images) < FEWEST <= len(images)
+        for image in sorted(images)[:_NEWCOMERS]
+    }
+    if not lesson:
+        return found
+    more = judged(state, Jury.of(replace(state, jurors=lesson), options), options)
+    return Judged(
+        {**more.answers, **found.answers},
+        {**more.losses, **found.losses},
+        {**more.scores, **found.scores},
     )

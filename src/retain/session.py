@@ -14,7 +14,7 @@ from retain.caches import Features, Mind, State, save
 from retain.errors import UnknownImage
 from retain.gate import Lesson, judge, watch
 from retain.intake import FEW, Eyes, Taken, chunks, recomputed, take
-from retain.jury import Judged, Jury, judged
+from retain.jury import Judged, Jury, judged, with_newcomers
 from retain.pairing import Pairs
 from retain.projection import Item, after, load_mind, load_state, state_at
 from retain.solving import Ground, Vectors, single_threaded
@@ -335,9 +335,11 @@ class Session:
             before: what to compare with, if not the state in force.
         """
         state, rules = before or self.state, self.store.rules()
+        options = HeadOptions.from_dict(self.store.manifest.options)
+        after = with_newcomers(self.judged(candidate), state, candidate, options)
         return judge(
             Pairs.of(state, candidate),
-            (self.judged(state), self.judged(candidate)),
+            (self.judged(state), after),
             Budgets(**rules.budgets),
             protected=rules.protected,
             changed=changed,

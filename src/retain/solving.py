@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ from retain.algebra import (
     Tuning,
     base_head,
     extend,
-    pin_head,
+    nearest_head,
+    predict_indices,
     started,
     tune,
     tuning_sample,
@@ -92,7 +94,7 @@ class Ground:
         labels, weights, bias, unit = layer
         for old, new in store.rules().renames if renames is None else renames:
             labels = tuple(new if label == old else label for label in labels)
-        twice = sorted(label for label in set(labels) if labels.count(label) > 1)
+        twice = sorted(label for label, count in Counter(labels).items() if count > 1)
         if twice:
             raise CannotUndo(
                 f"two of the classes that were adopted would both be called {twice[0]!r}; rename "
@@ -178,15 +180,22 @@ def think(
     apart = [i for i, sample in enumerate(samples) if sample.exception]
     with single_threaded():
         base, solver = _solved(ground, statistics, taught, tuning, factor)
-        head, edited = base, tuple[str, ...]()
+        head, edited, conflict = base, tuple[str, ...](), None
         if solver is not None:
-            head, edited = pin_head(
+            head, edited, conflict = nearest_head(
                 base,
                 solver,
                 statistics,
                 [Pin(image, features[i], label, float(norms[i])) for image, i, label in pins],
                 tuning.margin,
             )
+        if conflict is not None:
+            # `correct` refuses such a state. Where pictures go, or come, beside corrections that
+            # were made, those that no head was found for hold by the next rung of the ladder.
+            rows_of = [i for _, i, _ in pins]
+            said = predict_indices(head, features[rows_of], norms[rows_of])
+            answered = zip(rows_of, said, strict=True)
+            apart += [i for i, k in answered if head.classes[k] != samples[i].label]
         exceptions = Exceptions()
         if apart:
             images, labels = [s.image for s in samples], [s.label for s in samples]
@@ -196,8 +205,9 @@ def think(
             event, ground.era, head, tuning, lesson_size, frozenset(edited), exceptions, sigmoid
         )
         answers = mind.answers(features, norms)
+    why = "" if conflict is None else str(conflict)
     return State(
-        mind, samples, features, norms, statistics, taught, answers, rows, jurors, solver, base
+        mind, samples, features, norms, statistics, taught, answers, rows, jurors, solver, base, why
     )
 
 

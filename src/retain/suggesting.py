@@ -114,8 +114,7 @@ def suggest(session: Session, source: Any, count: int) -> list[Suggestion]:
         return []
     state = session.state
     points = whitened(np.stack([one.feature for one in taken]), state.solver)
-    # The latest, where there are too many to look at: what came last is most like what comes next.
-    taught = whitened(state.features[-_MOST:], state.solver) if state.samples else None
+    taught = whitened(state.features[_latest(state.samples)], state.solver) if state.rows else None
     chosen, owner = cover(points, count, taught)
     found = []
     for rank, row in enumerate(chosen):
@@ -186,6 +185,15 @@ def _taken(session: Session, source: Any) -> tuple[list[Taken], list[Skipped]]:
     collected = unlabelled(source, session.extractor)
     skipped = list(collected.skipped)
     return session.taken(session.eyes, collected.sources, skipped, None), skipped
+
+
+def _latest(samples: Sequence[Sample]) -> list[int]:
+    """Rows of those that coverage looks at, where there are too many.
+
+    What was taught last is most like what comes next; members are in no order of time.
+    """
+    when = ((s.label != REFERENCE, s.event, s.image, i) for i, s in enumerate(samples))
+    return [i for *_, i in sorted(when)[-_MOST:]]
 
 
 def _roughly(taken: Sequence[Taken], features: Features) -> NDArray[np.float32]:

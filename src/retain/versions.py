@@ -186,7 +186,7 @@ def promote(
             before_now, after_now = _seen(session, before), _seen(session, after)
             verdict = judge(
                 Pairs.of(before_now, _held(before_now, after_now)),
-                (Judged({}, {}, {}), Judged({}, {}, {})),
+                (_judged(session, before), _judged(session, after)),
                 Budgets(**rules.budgets),
                 protected=rules.protected,
                 # What only the new one was taught is no test of it.
@@ -240,13 +240,33 @@ def rollback(session: Session, alias: str, *, force: bool, dry_run: bool) -> Upd
     return concluded(update, event, started)
 
 
+def _judged(session: Session, state: State) -> Judged:
+    """What a version answers for its members left out: those that are called now as they were."""
+    found, names, now = session.judged(state), _names(session, state), session.state
+    kept = set()
+    for image in found.answers:
+        then, sample = state.sample(image), now.sample(image)
+        if then is not None and sample is not None and names[then.label] == sample.label:
+            kept.add(image)
+    return Judged(
+        {image: names[label] for image, label in found.answers.items() if image in kept},
+        {image: loss for image, loss in found.losses.items() if image in kept},
+        {image: score for image, score in found.scores.items() if image in kept},
+    )
+
+
 def _seen(session: Session, state: State) -> State:
-    """A version on what is remembered now, whatever was remembered then."""
-    now = session.state
+    """A version on what is remembered now, whatever was remembered then, by the names of now."""
+    now, mind = session.state, state.mind
+    if mind.head is not None:
+        names = _names(session, state)
+        classes = tuple(names[label] for label in mind.head.classes)
+        mind = replace(mind, head=replace(mind.head, classes=classes))
     answers = _answers(session, state, now, range(len(now.samples)))
     features, norms = _vectors(session, state, now)
     return replace(
         state,
+        mind=mind,
         samples=now.samples,
         rows=now.rows,
         features=features,

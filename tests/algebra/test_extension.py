@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from retain.algebra import Statistics, quantize, to_float
+from retain.algebra import Statistics, quantize, to_float, typicality
 from retain.algebra.extension import REFERENCE, ExtensionTuning, Start, extend
-from retain.algebra.extension_tuning import BUDGET, _offset, left_out, tune_extension
+from retain.algebra.extension_tuning import (
+    BUDGET,
+    _offset,
+    left_out,
+    started,
+    tune_extension,
+)
+from retain.algebra.novelty import UNKNOWN_BELOW, energy
 from tests.reference import extension as twin
 
 OLD = ("zebra", "ant", "mole", "bee")
@@ -91,6 +98,47 @@ def test_the_numbers_do_not_depend_on_order_and_survive_json(case):
     assert again.prior == tuning.prior
     np.testing.assert_allclose(again.scale, tuning.scale, rtol=1e-6)
     np.testing.assert_allclose(again.offset, tuning.offset, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_energies_of_the_familiar_are_left_out_of_the_whole_head(case):
+    start, fixed, norms, labels, _ = world(**CASES[case])
+    state = Statistics.of(fixed, labels)
+    tuning = started(start, state, fixed, norms, labels)
+    found = ExtensionTuning.from_dict(tuning.extension)
+    cosines = left_out(start, state, fixed, labels, found.shrinkage)
+    old, energies = start.logits(fixed, norms), []
+    known = {REFERENCE, *OLD}
+    for i, label in enumerate(labels):
+        if label not in known and labels.count(label) == 1:
+            continue
+        logits = dict(zip(OLD, old[i], strict=True))
+        for name, score in zip(state.classes, cosines[i], strict=True):
+            many = labels.count(name) - (name == label)
+            if name not in known:
+                logits[name] = found.scale * score + found.offset
+            elif name != REFERENCE and found.prior is not None and many:
+                share = many / (many + found.prior)
+                learnt = found.old_scale * score + found.old_offset
+                logits[name] = (1 - share) * logits[name] + share * learnt
+        energies.append(np.log(np.exp(list(logits.values())).sum()))
+    if not known & set(labels):
+        energies = []
+    np.testing.assert_allclose(tuning.energies, np.sort(energies), rtol=1e-9)
+
+
+def test_what_is_taught_is_not_unknown():
+    flagged = []
+    for seed in range(4):
+        start, fixed, norms, labels, (asked, lengths, truth) = world(seed, 40, 150, new=(20, 30))
+        state = Statistics.of(fixed, labels)
+        tuning = started(start, state, fixed, norms, labels)
+        head = extend(start, state, ExtensionTuning.from_dict(tuning.extension))
+        found = typicality(energy(head.logits(asked, lengths)), tuning.energies) < UNKNOWN_BELOW
+        flagged.append([found[truth < 4].mean(), found[truth >= 4].mean()])
+    old, new = np.mean(flagged, axis=0)
+    assert old < 0.1
+    assert new < 0.15, (old, new)
 
 
 def test_old_logits_stay_to_the_bit_and_classes_keep_their_order():

@@ -1,3 +1,5 @@
+import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +23,8 @@ from retain.algebra import (
     typicality,
 )
 from retain.algebra.calibrate import fit_temperature, log_softmax
-from retain.algebra.tune import leave_one_out
+from retain.algebra.novelty import energy
+from retain.algebra.tune import _Problem
 from retain.errors import BadOption
 from tests.reference import heads as twin
 
@@ -70,12 +73,36 @@ def test_every_head_is_the_one_of_the_formula(family, shrinkage, counts):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_left_out_energies_are_those_of_a_head_that_never_saw_the_picture(family):
+    """Else every picture would be more familiar than all that are remembered: none unknown."""
+    fixed, labels, _ = problem(n=80)
+    state, chosen = Statistics.of(fixed, labels), options(family)
+    tuning = tune(state, fixed, labels, chosen)
+    apart = []
+    for i in range(len(fixed)):
+        rest = state - Statistics.of(fixed[i : i + 1], labels[i : i + 1])
+        apart.append(float(energy(base_head(rest, tuning, chosen)[0].logits(fixed[i]))))
+    # Not equal: left out in closed form, the centre and λ are held.
+    spread = np.std(apart)
+    np.testing.assert_allclose(tuning.energies, np.sort(apart), atol=0.2 * spread)
+    known, _, _ = problem(seed=0, n=400)
+    noise, _ = quantize(np.random.default_rng(3).normal(size=(400, 12)))
+    head, _ = base_head(state, tuning, chosen)
+    flagged = [
+        float((typicality(energy(head.logits(some)), tuning.energies) < 0.05).mean())
+        for some in (known[80:], noise)
+    ]
+    assert flagged[0] < 0.12
+    assert flagged[1] > 0.15
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("shrinkage", [1e-4, 0.3, 30.0])
 @pytest.mark.parametrize(("counts", "d"), [(None, 12), ([15, 2, 9, 3], 12), ([4, 3, 2, 3], 90)])
 def test_leave_one_out_in_closed_form_is_leaving_each_out(family, shrinkage, counts, d):
     fixed, labels, y = problem(counts=counts, d=d)
     state = Statistics.of(fixed, labels)
-    ours = leave_one_out(state, fixed, labels, shrinkage, options(family))
+    ours = _Problem(state, fixed, y, options(family)).scores(shrinkage)
     theirs = twin.left_out(family, to_float(fixed), y, shrinkage, range(len(y)))
     # With more numbers than pictures and hardly any shrinkage, leverages come so near to one that
     # five digits of 1 − bq cancel.
@@ -188,6 +215,36 @@ def test_the_same_members_give_the_same_bits(family):
     assert one[1].weights.tobytes() == other[1].weights.tobytes()
 
 
+def test_scores_of_many_classes_are_not_all_held_at_once(monkeypatch):
+    fixed, labels, _ = problem(n=600, d=16, classes=200)
+    state = Statistics.of(fixed, labels)
+    found, most = [], []
+    for kept in (2**25, 0):
+        # By its name in the package one would have the function.
+        monkeypatch.setattr(sys.modules["retain.algebra.tune"], "_KEPT", kept, raising=False)
+        tracemalloc.start()
+        try:
+            found.append(tune(state, fixed, labels, HeadOptions()))
+            most.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert found[0] == found[1]
+    assert most[1] < 15 * 8 * 600 * 200 < most[0]
+
+
+def test_pictures_that_cannot_be_left_out_do_not_crowd_out_those_that_can():
+    many = {f"m{c}-{i}": f"many{c}" for c in range(5) for i in range(30)}
+    alone = {f"a{i}": f"alone{i}" for i in range(500)}
+    chosen = tuning_sample({**alone, **many}, size=80)
+    assert sum(name in many for name in chosen) == 70
+    few = {name: many[name] for name in list(many)[:25]}
+    assert set(few) <= set(tuning_sample({**alone, **few}, size=80))
+    # Where they are few, each is heard as before.
+    chosen = tuning_sample({**dict(list(alone.items())[:6]), **many}, size=80)
+    assert sum(name in alone for name in chosen) == 6
+    assert len(chosen) == 80
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("priors", ["mixed", "balanced", "empirical"])
 @pytest.mark.parametrize(
@@ -263,6 +320,15 @@ def test_temperature_stays_finite_when_everything_is_right(scale):
     temperature, loss = fit_temperature(scores, np.arange(4), np.full(4, 0.25), np.zeros(4))
     assert np.isfinite(temperature)
     assert 0 < loss < np.log(4)
+
+
+@pytest.mark.parametrize("level", [0.0, -3.7, 1e6])
+def test_scores_that_tell_nothing_apart_make_nobody_sure(level):
+    rng = np.random.default_rng(0)
+    scores = level + 1e-14 * max(abs(level), 1.0) * rng.normal(size=(9, 3))
+    temperature, loss = fit_temperature(scores, np.arange(9) % 3, np.full(9, 1 / 9), np.zeros(3))
+    assert temperature == pytest.approx(UNTUNED.temperature)
+    assert loss == pytest.approx(np.log(3))
 
 
 def test_many_at_once_are_answered_as_one_by_one():

@@ -149,6 +149,20 @@ def test_the_total_metric_is_the_inverse_of_the_total_scatter(shrinkage, firm):
     )
 
 
+@pytest.mark.parametrize("family", ["cosine", "ridge"])
+def test_the_total_metric_of_many_classes_takes_no_matrix_of_classes(family, monkeypatch):
+    fixed, labels, _ = problem(n=400, d=8, classes=150)
+    state = Statistics.of(fixed, labels)
+    _, solver = base_head(state, numbers(0.2, 1.0), HeadOptions(family))
+    x = to_float(fixed)
+    total = (x - x.mean(axis=0)).T @ (x - x.mean(axis=0))
+    columns = np.random.default_rng(0).normal(size=(8, 3))
+    wanted = np.linalg.solve(total + 0.2 * scatter(state, family)[1] * np.eye(8), columns)
+    monkeypatch.setattr(np.linalg, "solve", None)
+    np.testing.assert_allclose(solver.apply_total(columns), wanted, rtol=1e-8)
+    np.testing.assert_allclose(solver.apply_total(columns[:, :0]), columns[:, :0])
+
+
 def test_the_same_feature_with_two_labels_is_refused_and_both_are_named():
     fixed, labels, _ = problem()
     state = Statistics.of(fixed, labels)

@@ -1,6 +1,7 @@
 """The laws of the sum, with `==`."""
 
 import hashlib
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -89,6 +90,19 @@ def test_relabelling_equals_having_learned_it_so(batch, data):
         moved[i] = label
     relabelled = of(batch).relabel(features[chosen], [labels[i] for i in chosen], new)
     assert relabelled == Statistics.of(features, moved)
+
+
+def test_relabelling_makes_nothing_as_large_as_the_second_moment():
+    features = np.random.default_rng(0).integers(-99, 99, (3, 1500)).astype(np.int16)
+    state = Statistics.of(features, ["cat", "cat", "dog"])
+    tracemalloc.start()
+    try:
+        moved = state.relabel(features[:2], ["cat", "cat"], ["dog", "ant"])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert moved == Statistics.of(features, ["dog", "ant", "dog"])
+    assert most < state.second.nbytes / 10
 
 
 @given(batches(least=1))

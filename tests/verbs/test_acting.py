@@ -2,7 +2,10 @@
 
 import threading
 
+import numpy as np
+
 import retain
+from retain.suggesting import _latest
 from tests.verbs.conftest import cluster, taught
 
 
@@ -65,3 +68,19 @@ def test_similar_advise_and_suggest(shop):
     assert first[0].stands_for >= 4
     assert shop.cluster([]) == []
     assert shop.suggest([]) == []
+
+
+def test_coverage_looks_at_what_was_taught_last(shop, monkeypatch):
+    """Also in a classifier that was closed since, whose members come by their names."""
+    monkeypatch.setattr("retain.suggesting._MOST", 9)
+    for label in ("ant", "bee", "cat"):
+        shop.learn(cluster(label, 30), label, force=True)
+    with retain.open(shop.path) as again:
+        samples = again._session.state.samples
+        chosen = [samples[i] for i in _latest(samples)]
+        assert {sample.label for sample in chosen} == {"cat"}
+        cats = sorted(sample.image for sample in samples if sample.label == "cat")
+        assert [sample.image for sample in chosen] == cats[-9:]
+        asked = np.concatenate([cluster("ant", 3, seed=5), cluster("cat", 3, seed=5)])
+        (first,) = again.suggest(asked, count=1)
+        assert first.image in {p.image for p in again.predict(asked[:3])}

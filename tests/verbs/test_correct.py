@@ -215,3 +215,53 @@ def test_a_head_is_a_function_of_what_is_taught_and_corrected(fresh):
     for row, label in reversed(pairs):
         other.correct(row, label)
     assert fingerprint(one) == fingerprint(other)
+
+
+@pytest.fixture
+def alike(shop, monkeypatch):
+    """Two corrections of pictures that hardly differ, and sweeps too few to satisfy both again."""
+    for label in LABELS:
+        shop.learn(cluster(label, 30, spread=1.0), label, force=True)
+    row = cluster("ant", 1, seed=50)[0]
+    rows = np.stack([row, row + 0.12 * np.random.default_rng(0).normal(size=12)])
+    rows = rows.astype(np.float32)
+    for each, label in zip(rows, ("bee", "cat"), strict=True):
+        assert not shop.correct(each, label, force=True).corrected[0].exception
+    monkeypatch.setattr("retain.algebra.pins._SWEEPS", 3)
+    monkeypatch.setattr("retain.algebra.pins._FIRM_SWEEPS", 3)
+    return rows
+
+
+@pytest.mark.parametrize("verb", ["forget", "learn", "undo"])
+def test_corrections_that_no_head_is_found_for_stop_nothing_else(shop, alike, verb, monkeypatch):
+    """They hold by the next rung, as long as that is so: "no head was found" is no proof."""
+    if verb == "forget":
+        gone = [s.image for s in shop.samples() if not s.pinned][:40]
+        verdict = shop.forget(gone, force=True).verdict
+        assert any("1 of them as exceptions" in sentence for sentence in verdict.sentences)
+    elif verb == "learn":
+        shop.learn(cluster("dog", 9, seed=7), "dog", force=True)
+    else:
+        shop.undo(2, force=True)
+    state = shop._session.state
+    assert "no head was found" in state.conflict
+    assert len(state.yielding) == 1
+    assert [p.label for p in shop.predict(alike)] == ["bee", "cat"]
+    assert shop.verify().ok
+    with retain.open(shop.path) as again:
+        assert fingerprint(again) == fingerprint(shop)
+        assert [p.label for p in again.predict(alike)] == ["bee", "cat"]
+    assert shop.correct(cluster("dog", 1, seed=60, spread=2.0)[0], "ant", force=True).fixed
+    assert shop.correct(alike[0], "dog", replace=True, force=True).corrected[0].exception
+    assert [p.label for p in shop.predict(alike)] == ["dog", "cat"]
+    monkeypatch.undo()
+    shop.learn(cluster("bee", 3, seed=8), "bee", force=True)
+    assert not shop._session.state.yielding
+    assert not shop._session.state.conflict
+
+
+def test_a_correction_that_no_head_is_found_for_becomes_an_exception(shop, alike):
+    row = alike[0] + np.float32(0.01)
+    update = shop.correct(row, "dog", force=True)
+    assert update.corrected[0].exception
+    assert "no head was found" in update.verdict.reason

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import retain
+from retain.algebra import tuning_sample
+from retain.jury import with_newcomers
 from tests.verbs.conftest import cluster, fingerprint
 
 LABELS = ("ant", "bee", "cat", "dog", "elk", "fox")
@@ -151,6 +153,27 @@ def test_a_class_that_is_nothing_is_not_recognised(known):
     assert failed(error) == {"new class"}
     known.gate(new_class_accuracy=0.0)
     assert known.learn(rows, "stuff").verdict.passed
+
+
+def test_a_new_class_that_hardly_any_juror_is_of_is_judged_all_the_same(known, monkeypatch):
+    """Of many classes each has few jurors; what else is judged stays as it is, bit for bit."""
+    monkeypatch.setattr("retain.solving.tuning_sample", lambda members: tuning_sample(members, 14))
+    known.gate(regressions=1.0, class_regressions=1.0, calibration=99.0, wrong_labels=0.0)
+    known.gate(new_class_accuracy=0.9)
+    session, seen = known._session, []
+    real = with_newcomers
+    monkeypatch.setattr("retain.session.with_newcomers", lambda *a: seen.append(a) or real(*a))
+    rows = np.concatenate([cluster(label, 5, seed=5) for label in LABELS])
+    with pytest.raises(retain.GateRefused, match=r"'stuff' is recognised in .* of 20 pictures"):
+        known.learn(rows, "stuff")
+    found = seen[0][0]
+    assert 0 < len(found.losses) <= 14
+    more = real(*seen[0])
+    assert {image: more.losses[image] for image in found.losses} == found.losses
+    update = known.learn(cluster("gnu", 30), "gnu")
+    sentence = next(c.sentence for c in update.verdict.checks if c.name == "new class")
+    assert "of 20 pictures when each is left out" in sentence
+    assert session.judged(session.state).losses.keys() <= session.state.jurors.keys()
 
 
 def test_budgets_are_kept_and_undone(known):

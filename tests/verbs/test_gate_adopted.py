@@ -1,10 +1,13 @@
 """The gate of an adopted classifier: labels are doubted by the layer that never saw them."""
 
+import time
+
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import retain
+from retain.solving import Ground
 
 COLOURS = ("red", "green", "blue")
 
@@ -140,3 +143,30 @@ def test_answers_of_the_reference_that_move_are_counted(mine):
     assert moved > 0
     assert agreement.value == pytest.approx(moved / len(asked))
     assert not agreement.passed
+
+
+def test_many_labels_take_no_time(mine):
+    """As many as ImageNet has; each was once compared with all others, which took 16 s a call."""
+    store = mine._session.store
+    names = tuple(f"class {i}" for i in range(21_841))
+    began = time.process_time()
+    ground = Ground.of(store, store.era, (), (names, np.zeros((21_841, 3)), np.zeros(21_841), None))
+    assert ground.start.classes == names
+    assert time.process_time() - began < 2
+    with pytest.raises(retain.CannotUndo, match="both be called 'class 7'"):
+        Ground.of(
+            store,
+            store.era,
+            [("class 9", "class 7")],
+            (names, np.zeros((21_841, 3)), np.zeros(21_841), None),
+        )
+
+
+def test_a_new_class_that_cannot_be_left_out_is_said_to_be_unjudged(mine):
+    grey = np.random.default_rng(0).integers(90, 110, (8, 8, 8, 3)).astype(np.uint8)
+    update = mine.learn(list(grey), ["grey"] * 8, force=True)
+    (check,) = (check for check in update.verdict.checks if check.name == "new class")
+    assert check.passed
+    assert check.sentence == (
+        "the new class 'grey' could not be judged: of its 8 pictures 0 can be left out"
+    )

@@ -64,6 +64,33 @@ def test_gains_in_new_classes_do_not_pay_for_old_ones(shop):
     assert failed(error) & {"regressions", "class regressions"}
 
 
+def test_members_are_left_out_as_in_every_other_verb(shop):
+    taught(shop, *LABELS, n=20)
+    shop.promote()
+    shop.rename("ant", "mite")
+    shop.learn(cluster("elk", 20), "elk")
+    update = shop.promote()
+    assert (update.verdict.judged, update.verdict.left_out) == (80, 80)
+    checks = {check.name: check for check in update.verdict.checks}
+    assert {"calibration", "new class"} <= checks.keys()
+    assert "'elk' is recognised in" in checks["new class"].sentence
+    # What has another label by now is not left out under the old one.
+    shop.learn(cluster("bee", 20)[:5], "cat", force=True)
+    verdict = shop.promote(dry_run=True).verdict
+    assert (verdict.judged, verdict.left_out) == (100, 95)
+
+
+def test_a_new_class_that_is_nothing_is_not_promoted(shop):
+    taught(shop, *LABELS, n=20)
+    shop.promote()
+    shop.gate(regressions=1.0, class_regressions=1.0, calibration=99.0, new_class_accuracy=0.9)
+    rows = np.concatenate([cluster(label, 6, seed=5) for label in LABELS])
+    shop.learn(rows, "stuff", force=True)
+    with pytest.raises(retain.GateRefused, match="'stuff' is recognised in") as error:
+        shop.promote()
+    assert failed(error) == {"new class"}
+
+
 def test_a_dry_run_changes_nothing(shop):
     taught(shop, *LABELS, n=20)
     shop.promote(4)

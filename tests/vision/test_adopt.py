@@ -23,6 +23,9 @@ from retain.vision import (
     split,
 )
 from retain.vision import modelfile as modelfile_module
+from tests.verbs.adopted import NAMES as THEIRS
+from tests.verbs.adopted import model
+from tests.verbs.adopted import pictures as tiny
 
 from .conftest import DATA, encoded, scene
 
@@ -718,6 +721,24 @@ def test_cifar_and_the_wrong_preset():
     assert wrong.others["imagenet"] == pytest.approx(right.accuracy)
     with pytest.raises(BadOption, match="none of the 1 pictures"):
         check_presets(adopt(path, labels=names, rule="raw"), [(b"", "unheard")])
+
+
+def test_two_pictures_are_no_evidence_for_a_preset(tmp_path):
+    model(tmp_path / "theirs.onnx")
+    mine = adopt(tmp_path / "theirs.onnx", labels=THEIRS, rule="raw")
+    won = []
+    for seed in range(200):
+        data = encoded(tiny(1, seed)[0], "PNG")
+        for label in THEIRS:
+            tried = check_presets(mine, [(data, label)])
+            assert tried.better is None
+            won += [(data, label)] * (tried.others["imagenet"] > tried.accuracy)
+        if len(won) >= 12:
+            break
+    for n, better in ((2, False), (4, False), (12, True)):
+        tried = check_presets(mine, won[:n])
+        assert tried.others["imagenet"] == 1 > tried.accuracy == 0
+        assert (tried.better is not None) == better
 
 
 @pytest.mark.slow

@@ -46,7 +46,9 @@ def graph(directory: Path, *, output: str = "sums", shape=(2, 2, 3), more_inputs
     nodes = [
         helper.make_node("GlobalAveragePool", ["pixels"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["flat"], axis=1),
-        helper.make_node("Log" if output == "log" else "Identity", ["flat"], ["features"]),
+        helper.make_node(
+            {"log": "Log", "acos": "Acos"}.get(output, "Identity"), ["flat"], ["features"]
+        ),
     ]
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", channels])
     model = helper.make_model(
@@ -220,6 +222,24 @@ def test_graphs_that_do_not_fit_are_refused(tmp_path):
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     with pytest.raises(Damaged, match="not finite"):
         OnnxExtractor.load(graph(tmp_path / "x", output="log"))
+
+
+@pytest.mark.parametrize("change", [{"output": "acos"}, {"power": 4.0}])
+def test_a_picture_that_is_answered_so_stops_no_other(tmp_path, change):
+    power = change.pop("power", 1.0)
+    place = graph(tmp_path / "x", **change)
+    description = json.loads((place / "preprocess.json").read_text())
+    if power != 1.0:
+        description["preprocess"]["std"] = [1e-9] * 3
+    (place / "preprocess.json").write_text(json.dumps({**description, "power": power}))
+    pictures = [encoded(np.full((2, 2, 3), value, np.uint8), "PNG") for value in (0, 255, 0)]
+    eyes = OnnxExtractor.load(place)
+    sources = [Source(str(i), lambda i=i: pictures[i]) for i in range(3)]
+    found = list(extract_many(sources, eyes))
+    assert [each.feature is not None for each in found] == [True, False, True]
+    assert "not finite" in str(found[1].error)
+    with pytest.raises(BadImage, match="not finite"):
+        eyes.feature(pictures[1])
 
 
 def test_bad_pictures_are_refused(lite):

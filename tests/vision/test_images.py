@@ -161,6 +161,31 @@ def test_alpha_is_composited_on_white(kind):
     assert given[:, 4:].min() == 255
 
 
+def sixteen_bits(values, clear):
+    """A PNG of uint16 [h, w] or [h, w, 3], in which one value or colour is transparent."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    colour = 0 if values.ndim == 2 else 2
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, colour, 0, 0, 0)
+    told = np.array(clear, ">u2").tobytes()
+    chunks = ((b"IHDR", head), (b"tRNS", told), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    found = b"\x89PNG\r\n\x1a\n"
+    for name, content in chunks:
+        found += struct.pack(">I", len(content)) + name + content
+        found += struct.pack(">I", zlib.crc32(name + content))
+    return found
+
+
+def test_transparency_of_one_colour_of_sixteen_bits_is_white():
+    grey = np.array([[0, 1000], [65535, 1000], [25700, 1001]], np.uint16)
+    wanted = [[0, 255], [255, 255], [100, 4]]
+    assert decode(sixteen_bits(grey, 1000))[:, :, 0].tolist() == wanted
+    assert decode(sixteen_bits(grey, 7))[:, :, 0].tolist() == [[0, 4], [255, 4], [100, 4]]
+    rgb = np.zeros((1, 2, 3), np.uint16)
+    rgb[0, 0] = 1000, 2000, 30000
+    assert decode(sixteen_bits(rgb, [1000, 2000, 30000])).tolist() == [[[255] * 3, [0] * 3]]
+    assert decode(sixteen_bits(rgb, [0, 0, 0]))[0, 1].tolist() == [255] * 3
+
+
 def test_transparency_of_palettes_and_of_one_colour_is_white():
     palette = Image.new("P", (4, 4), 1)
     palette.putpalette([255, 0, 0, 0, 0, 255])

@@ -23,7 +23,7 @@ from retain.algebra.heads import (
 )
 from retain.algebra.leaveout import left_out_logits
 from retain.algebra.novelty import typicality
-from retain.algebra.pins import Pin, pin_head
+from retain.algebra.pins import Pin, nearest_head, pin_head
 from retain.algebra.statistics import Statistics
 from retain.algebra.tune import tune, tuning_sample
 from retain.algebra.whitening import Factor, Moments, Solver
@@ -51,6 +51,7 @@ __all__ = [
     "extend",
     "gather",
     "left_out_logits",
+    "nearest_head",
     "overridden",
     "pin_head",
     "predict_indices",

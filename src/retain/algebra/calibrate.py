@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from retain.algebra.heads import UNTUNED
+
 __all__ = ["fit_temperature", "log_sigmoid", "log_softmax", "softmax"]
 
 Floats = NDArray[np.float64]
@@ -45,7 +47,8 @@ def fit_temperature(
 
     The likelihood is smoothed with one uniform pseudo-observation in n, so that T stays finite
     when every left-out picture is right. It is convex in T; Newton's steps on log T inside a
-    bracket find the optimum, always in the same number of operations for the same input.
+    bracket find the optimum, always in the same number of operations for the same input. Scores
+    that tell no classes apart have no likeliest T: it is then that of `UNTUNED`.
 
     Args:
         scores: raw scores [n, C].
@@ -72,8 +75,9 @@ def fit_temperature(
 
     low, high = float(_LOWEST), float(_HIGHEST)
     spread = float(np.sqrt(np.mean((scores - scores.mean(axis=1, keepdims=True)) ** 2)))
-    here = float(np.clip(-np.log(spread) if spread > 0 else 0.0, low, high))
-    for _ in range(60):
+    blank = spread <= 1e-12 * max(1.0, float(np.abs(scores).max()))
+    here = float(np.log(UNTUNED.temperature) if blank else np.clip(-np.log(spread), low, high))
+    for _ in range(0 if blank else 60):
         gradient, curvature = slope(here)
         if gradient > 0:
             high = here

@@ -200,7 +200,8 @@ def extend(
             f"{start.weights.shape[1]}"
         )
     position = {label: i for i, label in enumerate(statistics.classes)}
-    new = [c for c in statistics.classes if c != REFERENCE and c not in set(start.classes)]
+    place = {label: i for i, label in enumerate(start.classes)}
+    new = [c for c in statistics.classes if c != REFERENCE and c not in place]
     taught = [c for c in start.classes if c in position] if tuning.prior is not None else []
     rows = len(start.classes) + len(new)
     raw, weights = np.zeros((rows, statistics.dimension)), np.zeros((rows, statistics.dimension))
@@ -219,7 +220,7 @@ def extend(
         if taught and tuning.prior is not None:
             chosen = [position[label] for label in taught]
             row, bent = _scores(frame, solver, chosen)
-            at = [start.classes.index(label) for label in taught]
+            at = [place[label] for label in taught]
             share = trust(statistics.counts[chosen].astype(np.float64), tuning.prior)
             raw[at] *= (1 - share)[:, None]
             mixed = (share * tuning.old_scale)[:, None] * row

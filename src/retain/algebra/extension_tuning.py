@@ -94,7 +94,11 @@ def tune_extension(
         raise ValueError(f"{len(features)} features, {len(norms)} norms, {len(labels)} labels")
     if not len(features):
         return ExtensionTuning()
-    problem = _Problem.of(start, statistics, features, norms, labels)
+    return _chosen(_Problem.of(start, statistics, features, norms, labels))[0]
+
+
+def _chosen(problem: _Problem) -> tuple[ExtensionTuning, _Scores]:
+    """The numbers, and the scores with their shrinkage."""
     new = np.flatnonzero(~problem.frame.typical)
     found = [(eps, problem.scores(eps)) for eps in SHRINKAGES]
     best = ExtensionTuning()
@@ -102,7 +106,7 @@ def tune_extension(
         tried = [_commensurate(problem, scores, new, eps) for eps, scores in found]
         best = max(tried, key=lambda each: each.accuracy or 0.0)
     scores = dict(found)[best.shrinkage]
-    return _mixed(problem, scores, best)
+    return _mixed(problem, scores, best), scores
 
 
 STARTED = replace(UNTUNED, temperature=1.0, extension=ExtensionTuning().to_dict())
@@ -118,18 +122,19 @@ def started(
 ) -> Tuning:
     """All the numbers of an adopted classifier's head; arguments as for `tune_extension`.
 
-    The margin of pins and the energies of the familiar are those of the old logits on typical
-    pictures.
+    The margin of pins is that of the old logits on typical pictures. The energies of the familiar
+    are those of typical pictures and of new classes, each left out, by the whole head: what is
+    taught would seem unknown beside typical pictures alone.
     """
-    found = tune_extension(start, statistics, features, norms, labels)
-    known = {REFERENCE, *start.classes}
-    rows = [i for i, label in enumerate(labels) if label in known]
-    logits = start.logits(features[rows], norms[rows])
+    problem = _Problem.of(start, statistics, features, norms, labels)
+    found, scores = _chosen(problem)
+    typical = problem.frame.typical[problem.truth]
     margin, energies = UNTUNED.margin, UNTUNED.energies
-    if rows:
-        energies = quantiles(energy(logits))
-    if rows and len(start.classes) > 1:
-        margin = pin_margin(logits, logits.argmax(axis=1))
+    if typical.any():
+        apart = typical | (problem.frame.moments.counts[problem.truth] > 1)
+        energies = quantiles(energy(_left_out_logits(problem, scores, found)[apart]))
+    if typical.any() and len(start.classes) > 1:
+        margin = pin_margin(problem.old[typical], problem.old[typical].argmax(axis=1))
     return replace(
         STARTED,
         shrinkage=found.shrinkage,
@@ -323,14 +328,12 @@ def _mixed(problem: _Problem, scores: _Scores, found: ExtensionTuning) -> Extens
     beside = old[:, places[taught]]
     scale = float(beside.std() / max(float(learnt.std()), 1e-12))
     offset = float(beside.mean() - scale * learnt.mean())
-    fewer = counts[taught] - (right[:, None] == places[taught])
     balance = 1.0 / np.bincount(right, minlength=old.shape[1])[right]
     balance = balance / balance.sum()
 
     def hits(prior: float) -> Floats:
-        share = trust(np.maximum(fewer, 0.0), prior)
-        mixed = old.copy()
-        mixed[:, places[taught]] += share * (scale * learnt + offset - beside)
+        tried = replace(found, prior=prior, old_scale=scale, old_offset=offset)
+        mixed = _left_out_logits(problem, scores, tried)[rows, : old.shape[1]]
         return np.asarray(mixed.argmax(axis=1) == right, dtype=np.float64)
 
     before = (answers[rows] == right).astype(np.float64)
@@ -340,3 +343,17 @@ def _mixed(problem: _Problem, scores: _Scores, found: ExtensionTuning) -> Extens
     if gain <= error:
         return found
     return replace(found, prior=prior, old_scale=scale, old_offset=offset)
+
+
+def _left_out_logits(problem: _Problem, scores: _Scores, found: ExtensionTuning) -> Floats:
+    """Logits [n, C] of members by the head of `extend` without them; of classes as it has them."""
+    cosines = np.nan_to_num(scores.cosines)
+    new = cosines[:, ~problem.frame.typical]
+    logits = np.hstack([problem.old, found.scale * new + found.offset])
+    if found.prior is not None:
+        taught = np.flatnonzero(problem.places >= 0)
+        fewer = problem.frame.moments.counts[taught] - (problem.truth[:, None] == taught)
+        learnt = found.old_scale * cosines[:, taught] + found.old_offset
+        at = problem.places[taught]
+        logits[:, at] += trust(np.maximum(fewer, 0.0), found.prior) * (learnt - logits[:, at])
+    return logits

@@ -61,6 +61,17 @@ class LeftOut:
             return self._cosine()
         return self._distances(held=options.family == "nearest-mean")
 
+    def dropped(self, options: HeadOptions) -> Floats:
+        """What `scores` lack to be those of the head [n]: it drops what all classes have in common.
+
+        Answers and probabilities do not depend on it, but energies do.
+        """
+        if options.family in ("cosine", "ridge"):
+            return np.zeros(len(self.truth))
+        beta = 0.0 if options.family == "nearest-mean" else self._leverage()[2]
+        along = self.square - self.cross[self._rows, self.truth]
+        return np.asarray(0.5 * (self.square + beta * along**2), dtype=np.float64)
+
     @property
     def _rows(self) -> NDArray[np.intp]:
         return np.arange(len(self.truth))

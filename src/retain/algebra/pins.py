@@ -33,7 +33,7 @@ from retain.algebra.statistics import Statistics
 from retain.algebra.whitening import Solver
 from retain.errors import PinConflict
 
-__all__ = ["Pin", "lifted", "pin_head"]
+__all__ = ["Pin", "lifted", "nearest_head", "pin_head"]
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +76,23 @@ def lifted(logits: Floats, target: int, margin: float) -> Floats:
 def pin_head(
     head: Head, solver: Solver, statistics: Statistics, pins: Sequence[Pin], margin: float
 ) -> tuple[Head, tuple[str, ...]]:
-    """The head nearest to `head` in which every pin holds.
+    """The head nearest to `head` in which every pin holds, and whose pins needed an edit.
+
+    Arguments as for `nearest_head`.
+
+    Raises:
+        PinConflict: if none is found; two pins that contradict each other are named.
+    """
+    edited, active, conflict = nearest_head(head, solver, statistics, pins, margin)
+    if conflict is not None:
+        raise conflict
+    return edited, active
+
+
+def nearest_head(
+    head: Head, solver: Solver, statistics: Statistics, pins: Sequence[Pin], margin: float
+) -> tuple[Head, tuple[str, ...], PinConflict | None]:
+    """The head nearest to `head` in which every pin holds, or as near to that as was found.
 
     Pins that hold by themselves are not touched; those that do not, or that cease to when others
     are lifted, are lifted to the margin.
@@ -89,35 +105,34 @@ def pin_head(
         margin: γ, in logits.
 
     Returns:
-        The head, and the images whose pins needed an edit.
+        The head, the images whose pins needed an edit, and, where not all of these reach the
+        margin, why.
 
     Raises:
-        PinConflict: if two pins contradict each other; both are named.
+        PinConflict: if two pins of one feature contradict each other; both are named.
     """
     if not pins or len(head.classes) < 2:
-        return head, ()
+        return head, (), None
     _refuse_twins(pins)
     position = {label: i for i, label in enumerate(head.classes)}
     targets = np.array([position[pin.label] for pin in pins], dtype=np.intp)
     features = np.stack([pin.feature for pin in pins])
     norms = np.array([pin.norm for pin in pins])
     active: list[int] = []
-    edited = head
+    edited, conflict = head, None
     while True:
         gaps = _gaps(edited.logits(features, norms), targets)
-        violated = [
-            j for j in range(len(pins)) if j not in set(active) and gaps[j] < _SLACK * margin
-        ]
-        if not violated:
-            return edited, tuple(pins[j].image for j in active)
+        held = set(active)
+        violated = [j for j in range(len(pins)) if j not in held and gaps[j] < _SLACK * margin]
+        if not violated or conflict is not None:
+            return edited, tuple(pins[j].image for j in active), conflict
         active = sorted({*active, *violated})
         bound = [pins[j] for j in active]
         wanted = statistics, features[active], targets[active], margin, bound
-        try:
-            edited = _edit(head, solver.firm, *wanted, sweeps=_FIRM_SWEEPS)
-        except PinConflict:
+        edited, conflict = _edit(head, solver.firm, *wanted, sweeps=_FIRM_SWEEPS)
+        if conflict is not None:
             # Near what no linear head can do, little shrinkage takes more sweeps than there are.
-            edited = _edit(head, solver, *wanted)
+            edited, conflict = _edit(head, solver, *wanted, sweeps=_SWEEPS)
 
 
 def _edit(
@@ -128,15 +143,15 @@ def _edit(
     targets: NDArray[np.intp],
     margin: float,
     pins: Sequence[Pin],
-    sweeps: int = _SWEEPS,
-) -> Head:
+    sweeps: int,
+) -> tuple[Head, PinConflict | None]:
     total = statistics.total
     mean = statistics.sums.sum(axis=0) / total / SCALE
     offsets = to_float(features) - mean
     carried = solver.apply_total(offsets.T)
     gram = offsets @ carried + 1.0 / total
     start = head.logits(features, np.array([pin.norm for pin in pins]))
-    multipliers = np.zeros_like(start)
+    multipliers, conflict = np.zeros_like(start), None
     for _ in range(sweeps):
         for j, target in enumerate(targets):
             now = start[j] + gram[j] @ multipliers
@@ -146,10 +161,10 @@ def _edit(
         if (_gaps(logits, targets) >= (1 - _TOLERANCE) * margin).all():
             break
     else:
-        raise _conflict(pins, gram, _gaps(start + gram @ multipliers, targets))
+        conflict = _conflict(pins, gram, _gaps(start + gram @ multipliers, targets))
     change = (carried @ multipliers).T
     bias = multipliers.sum(axis=0) / total - change @ mean
-    return Head(head.classes, head.weights + change, head.bias + bias, head.raw)
+    return Head(head.classes, head.weights + change, head.bias + bias, head.raw), conflict
 
 
 def _gaps(logits: Floats, targets: NDArray[np.intp]) -> Floats:
@@ -175,14 +190,14 @@ def _conflict(pins: Sequence[Pin], gram: Floats, gaps: Floats) -> PinConflict:
     different = [j for j, pin in enumerate(pins) if pin.label != pins[worst].label]
     if not different:
         return PinConflict(
-            f"the correction of {pins[worst].image} to {pins[worst].label!r} cannot be satisfied "
-            f"together with the other corrections; undo some of them"
+            f"no head was found that satisfies the correction of {pins[worst].image} to "
+            f"{pins[worst].label!r} together with the other corrections; undo some of them"
         )
     other = pins[max(different, key=lambda j: float(likeness[j]))]
     return PinConflict(
         f"two corrections contradict each other beside the others: {pins[worst].image} is to be "
         f"{pins[worst].label!r} and {other.image}, which is like it, is to be {other.label!r}, and "
-        f"no linear head says so; undo or forget one of them"
+        f"no head was found that says so; undo or forget one of them"
     )
 
 

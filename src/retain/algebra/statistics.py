@@ -24,6 +24,7 @@ Moment = NDArray[np.float64] | NDArray[np.int64]
 
 # Rows per block when features are turned into float64 for a product: bounds the memory.
 _BLOCK = 8192
+_NO_MOMENT = np.zeros((0, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,19 +73,7 @@ class Statistics:
             ValueError: if the shapes disagree or the features are not fixed point.
         """
         features = np.asarray(features)
-        if features.ndim != 2 or len(features) != len(labels):
-            raise ValueError(f"features {features.shape} do not match {len(labels)} labels")
-        if features.dtype != np.int16:
-            raise ValueError(f"features are {features.dtype}; quantize them first")
-        classes = tuple(sorted(set(labels)))
-        position = {label: i for i, label in enumerate(classes)}
-        rows = np.array([position[label] for label in labels], dtype=np.intp)
-        counts = np.bincount(rows, minlength=len(classes)).astype(np.int64)
-        sums = np.zeros((len(classes), features.shape[1]), dtype=np.int64)
-        if len(features):
-            order = np.argsort(rows, kind="stable")
-            starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
-            np.add.reduceat(features[order], starts, axis=0, dtype=np.int64, out=sums)
+        bare = _bare(features, labels)
         second: Moment = np.zeros((features.shape[1],) * 2)
         if len(features) > EXACT_COUNT:
             second = second.astype(np.int64)
@@ -94,7 +83,7 @@ class Statistics:
             product = np.outer(block, block) if len(block) == 1 else block.T @ block
             product = product.astype(second.dtype, copy=False)
             second = second + product if start else product
-        return _frozen(classes, counts, sums, second)
+        return _frozen(bare.classes, bare.counts, bare.sums, second)
 
     @property
     def dimension(self) -> int:
@@ -140,10 +129,9 @@ class Statistics:
         """
         if not len(features):
             return self
-        zero = np.zeros((0, 0))
-        taken, given = Statistics.of(features, old), Statistics.of(features, new)
-        moved = _without_second(self, zero)._combined(_without_second(taken, zero), -1)
-        moved = moved._combined(_without_second(given, zero), 1)
+        features = np.asarray(features)
+        bare = Statistics(self.classes, self.counts, self.sums, _NO_MOMENT)
+        moved = bare._combined(_bare(features, old), -1)._combined(_bare(features, new), 1)
         return _frozen(moved.classes, moved.counts, moved.sums, self.second)
 
     def rename(self, names: Mapping[str, str]) -> Statistics:
@@ -235,5 +223,19 @@ def _frozen(
     return Statistics(classes, counts, sums, second)
 
 
-def _without_second(state: Statistics, nothing: NDArray[np.float64]) -> Statistics:
-    return Statistics(state.classes, state.counts, state.sums, nothing)
+def _bare(features: NDArray[np.int16], labels: Sequence[str]) -> Statistics:
+    """The counts and sums of a batch, without its second moment, which costs far more."""
+    if features.ndim != 2 or len(features) != len(labels):
+        raise ValueError(f"features {features.shape} do not match {len(labels)} labels")
+    if features.dtype != np.int16:
+        raise ValueError(f"features are {features.dtype}; quantize them first")
+    classes = tuple(sorted(set(labels)))
+    position = {label: i for i, label in enumerate(classes)}
+    rows = np.array([position[label] for label in labels], dtype=np.intp)
+    counts = np.bincount(rows, minlength=len(classes)).astype(np.int64)
+    sums = np.zeros((len(classes), features.shape[1]), dtype=np.int64)
+    if len(features):
+        order = np.argsort(rows, kind="stable")
+        starts = np.flatnonzero(np.diff(rows[order], prepend=-1))
+        np.add.reduceat(features[order], starts, axis=0, dtype=np.int64, out=sums)
+    return Statistics(classes, counts, sums, _NO_MOMENT)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,6 @@ from retain.algebra.whitening import Moments, scatter
 __all__ = [
     "GRID",
     "SAMPLE",
-    "leave_one_out",
     "pin_margin",
     "quantiles",
     "tune",
@@ -36,6 +36,9 @@ Floats = NDArray[np.float64]
 
 GRID: tuple[float, ...] = tuple(float(10 ** (k / 4)) for k in range(-16, 9))
 SAMPLE = 2048
+# So many scores are kept while a shrinkage is chosen (256 MB); of more classes they are worked out
+# again for the few shrinkages that come into question.
+_KEPT = 2**25
 _QUANTILES = 400
 _MARGIN_QUANTILE = 0.05
 
@@ -44,7 +47,8 @@ def tuning_sample(members: Mapping[str, str], size: int = SAMPLE) -> list[str]:
     """At most `size` members, chosen by nothing but their names and classes.
 
     Classes take turns, each giving its members in the order of a hash of their names, so that rare
-    classes are heard and the choice does not depend on who came first.
+    classes are heard and the choice does not depend on who came first. Of members that are their
+    class's only one, which cannot be left out, more than an eighth come only where others are few.
 
     >>> tuning_sample({"x": "a", "y": "a", "z": "b"}, size=2) == tuning_sample(
     ...     {"z": "b", "y": "a", "x": "a"}, size=2)
@@ -55,12 +59,15 @@ def tuning_sample(members: Mapping[str, str], size: int = SAMPLE) -> list[str]:
     by_class: dict[str, list[tuple[bytes, str]]] = defaultdict(list)
     for name, label in members.items():
         by_class[label].append((hashlib.sha256(name.encode()).digest(), name))
-    ranked = [
+    ranked = sorted(
         (rank, key, name)
         for named in by_class.values()
         for rank, (key, name) in enumerate(sorted(named))
-    ]
-    return sorted(name for _, _, name in sorted(ranked)[:size])
+    )
+    alone = [each for each in ranked if len(by_class[members[each[2]]]) == 1]
+    late = set(alone[size // 8 :])
+    ranked.sort(key=lambda each: each in late)
+    return sorted(name for _, _, name in ranked[:size])
 
 
 def tune(
@@ -103,19 +110,22 @@ def tune(
     grid = GRID if options.family != "nearest-mean" else (1.0,)
     # What is given back for attenuation helps classes that leave-one-out hardly sees, those of one
     # picture or two; it would bend the choice for all others, so it comes in after the choice.
-    scored = [(shrinkage, problem.scores(shrinkage, given_back=False)) for shrinkage in grid]
-    right = np.array([scores.argmax(axis=1) == truth for _, scores in scored])
+    plain: Callable[[float], Floats] = partial(problem.scores, given_back=False)
+    if len(grid) * len(truth) * len(statistics.classes) <= _KEPT:
+        plain = cache(plain)
+    right = np.array([plain(shrinkage).argmax(axis=1) == truth for shrinkage in grid])
     accuracies = right @ choosing
     best = right[int(accuracies.argmax())].astype(np.float64)
     candidates = []
-    for (shrinkage, scores), hits, accuracy in zip(scored, right, accuracies, strict=True):
+    for shrinkage, hits, accuracy in zip(grid, right, accuracies, strict=True):
         gap = best - hits
         error = np.sqrt(float((choosing**2) @ (gap - choosing @ gap) ** 2))
         if accuracies.max() - accuracy <= error + 1e-12:
-            _, loss = fit_temperature(scores, truth, choosing, offsets)
+            _, loss = fit_temperature(plain(shrinkage), truth, choosing, offsets)
             candidates.append((loss, shrinkage, float(hits @ balanced)))
     _, shrinkage, accuracy = min(candidates)
-    scores = problem.scores(shrinkage)
+    left_out = problem.left_out(shrinkage)
+    scores = left_out.scores(options)
     temperature, _ = fit_temperature(scores, truth, weights, offsets)
     # The owner's favour is a deliberate tilt: probabilities are calibrated without it.
     logits = temperature * scores + offsets
@@ -125,24 +135,9 @@ def tune(
         temperature=temperature,
         freedom=problem.freedom(shrinkage),
         margin=pin_margin(logits, truth),
-        energies=quantiles(energy(logits)),
+        energies=quantiles(energy(logits) + temperature * left_out.dropped(options)),
         accuracy=accuracy,
     )
-
-
-def leave_one_out(
-    statistics: Statistics,
-    features: NDArray[np.int16],
-    labels: Sequence[str],
-    shrinkage: float,
-    options: HeadOptions,
-) -> Floats:
-    """Raw scores [n, C] of members by the head that never saw them (m, λ, ν held).
-
-    Each member's class must have at least two.
-    """
-    truth = np.array([statistics.classes.index(label) for label in labels], dtype=np.intp)
-    return _Problem(statistics, features, truth, options).scores(shrinkage)
 
 
 class _Problem:
@@ -184,6 +179,10 @@ class _Problem:
 
     def scores(self, shrinkage: float, *, given_back: bool = True) -> Floats:
         """Left-out raw scores [n, C]; optionally without what is given back for attenuation."""
+        return self.left_out(shrinkage, given_back=given_back).scores(self._options)
+
+    def left_out(self, shrinkage: float, *, given_back: bool = True) -> LeftOut:
+        """What they follow from."""
         # The nearest mean whitens nothing: P = I, whatever the shrinkage.
         ridge = shrinkage * self._level if self._options.family != "nearest-mean" else 1.0
         inverse = 1.0 / (self._values + ridge)
@@ -194,8 +193,7 @@ class _Problem:
         noise = 0.0
         if given_back:
             noise = self.freedom(shrinkage) / max(self._counts.sum() - len(inner), 1.0)
-        products = LeftOut(cross, inner, square, self._truth, self._counts, noise)
-        return products.scores(self._options)
+        return LeftOut(cross, inner, square, self._truth, self._counts, noise)
 
 
 def _sample_weights(

@@ -88,11 +88,12 @@ class Factor:
 
     Attributes:
         lower: the factor.
+        source: of which state, shrinkage and family.
     """
 
     def __init__(self, lower: Floats, source: tuple[Statistics, float, Family]) -> None:
         self.lower = lower
-        self._source = source
+        self.source = source
 
     @cached_property
     def firm(self) -> Factor:
@@ -101,7 +102,7 @@ class Factor:
         The λ that suits classes is large, which lets a correction move what lies in no remembered
         direction only little, and the rest more (see `docs/decisions`, 16).
         """
-        statistics, shrinkage, family = self._source
+        statistics, shrinkage, family = self.source
         return self if shrinkage <= _FIRM else Factor.of(statistics, _FIRM, family)
 
     @classmethod
@@ -148,8 +149,20 @@ class Solver:
         carried = self.apply(offsets.T)
         return carried, np.diag(1.0 / self.moments.counts) + offsets @ carried
 
+    @cached_property
+    def _total(self) -> Factor:
+        """The factor of S_T + λI itself."""
+        lower, offsets = np.tril(self.factor.lower), self.moments.means - self.moments.mean
+        matrix = lower @ lower.T + (offsets.T * self.moments.counts) @ offsets
+        return Factor(lapack.dpotrf(matrix, lower=1, clean=0)[0], self.factor.source)
+
     def apply_total(self, columns: Floats) -> Floats:
-        """P_T times columns [d, k], by Woodbury's identity from the within-class factor."""
+        """P_T times columns [d, k], by Woodbury's identity from the within-class factor.
+
+        With more classes than numbers in a feature S_T is the smaller, and is factored itself.
+        """
+        if self._family != "ridge" and len(self.moments.means) > len(columns):
+            return self._total.apply(columns)
         applied = self.apply(columns)
         if self._family == "ridge" or not columns.size:
             return applied

@@ -149,6 +149,8 @@ class OnnxExtractor(Extractor):
         black = np.zeros((self._rule.height, self._rule.width, 3), np.uint8)
         try:
             self._run(prepare(black, self._rule))
+        except BadImage as error:
+            raise Damaged(f"{self._graph}, asked about a black picture: {error}") from error
         except RetainError:
             raise
         except Exception as error:
@@ -190,8 +192,9 @@ class OnnxExtractor(Extractor):
         """The feature of one image file, float32 [dimension], not normalised.
 
         Raises:
-            BadImage: if the bytes cannot be read as a picture.
-            Damaged: if the graph answers with something else than `dimension` finite numbers.
+            BadImage: if the bytes cannot be read as a picture, or the graph answers this one with
+                numbers that are not finite.
+            Damaged: if the graph answers with something else than `dimension` numbers.
         """
         return self._recall.of(data, lambda: self._run(prepare(self.pixels(data), self._rule)))
 
@@ -214,11 +217,12 @@ class OnnxExtractor(Extractor):
                 f"{[1, self._dimension]} as preprocess.json says; one of the two is wrong"
             )
         feature: NDArray[np.float32] = answer[0]
-        if not np.isfinite(feature).all():
-            raise Damaged(f"{self._graph} answers with numbers that are not finite")
         if self._power != 1.0:
             raised = np.abs(feature.astype(np.float64)) ** self._power
-            feature = np.copysign(raised, feature).astype(np.float32)
+            with np.errstate(over="ignore"):
+                feature = np.copysign(raised, feature).astype(np.float32)
+        if not np.isfinite(feature).all():
+            raise BadImage("the extractor answers it with numbers that are not finite")
         return feature
 
     def files(self) -> Mapping[str, bytes | Path]:

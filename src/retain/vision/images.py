@@ -294,6 +294,10 @@ def _decode_any(data: bytes, kind: str, shorter: int | None) -> NDArray[np.uint8
             # Floor, because Pillow keeps at least the size asked for.
             picture.draft(None, (picture.width // factor, picture.height // factor))
         _check_size(*picture.size)
+        clear = picture.info.get("transparency")
+        if kind == "PNG" and picture.tile and picture.tile[0][3] == "RGB;16B" and clear:
+            # Pillow leaves of each channel the upper byte, and of the colour that is clear both.
+            picture.info["transparency"] = tuple(value >> 8 for value in clear)
         picture.load()
         orientation = header.orientation if kind == "JPEG" else _orientation(picture)
         return _upright(_rgb(picture), orientation)
@@ -326,7 +330,11 @@ def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
     from PIL import Image
 
     if picture.mode == "F" or picture.mode.startswith("I"):
-        return np.repeat(_eight_bits(np.asarray(picture), picture.mode)[:, :, None], 3, axis=2)
+        values = np.asarray(picture)
+        grey = _eight_bits(values, picture.mode)
+        if isinstance(clear := picture.info.get("transparency"), int):
+            grey = np.where(values == clear, np.uint8(255), grey)
+        return np.repeat(grey[:, :, None], 3, axis=2)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")

@@ -9,6 +9,7 @@ from typing import Final, final
 
 import numpy as np
 
+from retain.chances import net_bounds
 from retain.errors import BadImage, BadOption
 from retain.vision.adopt import Adopted
 from retain.vision.extractor import GRAPH
@@ -48,7 +49,8 @@ class PresetTrial:
 def check_presets(adopted: Adopted, pictures: Iterable[tuple[bytes, str]]) -> PresetTrial:
     """Try the other usual ways of preparing pictures.
 
-    Clearly better means: by 2 points, and by two standard errors of the paired differences.
+    Clearly better means: by 2 points, and more often right where the two differ than chance
+    explains, as in McNemar's test (1947), whichever of the presets it is.
 
     Args:
         adopted: the classifier.
@@ -87,8 +89,10 @@ def check_presets(adopted: Adopted, pictures: Iterable[tuple[bytes, str]]) -> Pr
     better = None
     for name in sorted(accuracy, key=accuracy.__getitem__, reverse=True):
         gains = hits[name] - hits[""]
-        spread = float(gains.std(ddof=1)) / n**0.5 if n > 1 else np.inf
-        if gains.mean() >= CLEAR and gains.mean() > 2 * spread:
+        won, lost = int((gains > 0).sum()), int((gains < 0).sum())
+        # Two pictures are nothing, however alike they are.
+        surely, _ = net_bounds(won, lost, n, 1.0 - 0.05 / len(accuracy))
+        if gains.mean() >= CLEAR and surely > 0:
             better = name
             break
     warning = ""
