@@ -1,0 +1,33 @@
+"""Where tensors are, tested without a GPU: fake tensors that are on one, and fake devices.
+
+What only a GPU can show, speed and the arithmetic of its kernels, is not tested here.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
+
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+
+from retain.train.methods import make  # noqa: E402
+
+
+def parts(device, **tensors):
+    """Something whose module has parameters of these shapes on a device."""
+    made = {name: torch.ones(shape, device=device) for name, shape in tensors.items()}
+    module = SimpleNamespace(named_parameters=lambda: made.items())
+    return SimpleNamespace(module=module)
+
+
+def test_synaptic_intelligence_subtracts_on_one_device():
+    """After a lesson the network is on the GPU, and the one before it on the CPU."""
+    with FakeTensorMode():
+        before, after = parts("cpu", w=(3, 2)), parts("cuda", w=(3, 2))
+        lesson = SimpleNamespace(model=before, carried={}, left={"path": {"w": torch.ones(3, 2)}})
+        found = make("si").after(lesson, after)
+        assert found["w"].device.type == "cpu"
+        lesson.carried = found
+        assert make("si").after(lesson, after)["w"].shape == (3, 2)
