@@ -13,6 +13,7 @@ pytest.importorskip("accelerate")
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from retain.train.methods import make  # noqa: E402
+from retain.train.processes import accelerator  # noqa: E402
 
 
 def parts(device, **tensors):
@@ -31,3 +32,12 @@ def test_synaptic_intelligence_subtracts_on_one_device():
         assert found["w"].device.type == "cpu"
         lesson.carried = found
         assert make("si").after(lesson, after)["w"].shape == (3, 2)
+
+
+def test_without_cuda_it_is_the_cpu(monkeypatch):
+    """Apple's GPU has no float64, in which losses are added up."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
+    assert accelerator("no", "auto").device.type == "cpu"
+    assert accelerator("no", "cpu").device.type == "cpu"

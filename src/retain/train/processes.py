@@ -25,11 +25,15 @@ def accelerator(precision: Precision, device: str) -> Any:
 
     It shards nothing and wraps no network: what a step is, is decided here, so that any loss can
     use any part of a network, and any number of processes takes the same step.
+
+    Without CUDA it is the CPU: accelerate would take Apple's GPU, which has no float64, and losses
+    are added up in that.
     """
     # accelerate keeps one precision and one device per process for good; runs here differ.
     alone = state.PartialState._shared_state.get("num_processes", 1) == 1
     state.AcceleratorState._reset_state(reset_partial_state=alone)
-    return accelerate.Accelerator(mixed_precision=precision, cpu=device == "cpu")
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    return accelerate.Accelerator(mixed_precision=precision, cpu=cpu)
 
 
 def summed(helper: Any, parameters: Sequence[Any], numbers: Any) -> Any:
