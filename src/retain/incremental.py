@@ -199,10 +199,10 @@ def run(
 
     method, fresh, pool = course.method, data(learned), list(course.kept or ())
     exemplars = data(pool)
-    if course.kept is None and method.keeps != "nothing":
+    if course.kept is None and method.wants != "nothing":
         pool = list(course.old)
         exemplars = data(pool)
-        if method.keeps == "exemplars":
+        if method.wants == "exemplars":
             budget, how = course.memory.budget, course.memory.choice
             exemplars = rehearsal.kept(
                 course.taught.model,
@@ -213,9 +213,9 @@ def run(
                 views=recipe.views,
                 seed=recipe.seed,
             )
-    if method.keeps == "nothing":
+    if method.wants == "nothing":
         pool, exemplars = [], data(())
-    elif method.keeps == "everything":
+    elif method.wants == "everything":
         pool = list(course.old)
         exemplars = data(pool)
     taught = teach(
@@ -228,7 +228,7 @@ def run(
         folder=folder,
         progress=progress,
     )
-    if method.keeps == "everything":
+    if method.wants == "everything":
         kept = [sample.image for sample in (*pool, *learned)]
     else:
         kept = _recognised(taught.exemplars, data, [*pool, *learned])

@@ -108,6 +108,8 @@ class Trained(Method):
         super().__init__(dimension, seed, workdir)
         common = {name: options.pop(name, usual) for name, usual in _USUAL.items()}
         self._method = methods.make(self.method, **options)
+        # With its options; what is listed is what it keeps by default.
+        self.keeps = _KEEPS[self._method.wants]  # type: ignore[misc]
         network = _network(common, seed, signed=self._method.head == "cosine")
         self._size, views = _seen_by(network, _optional("size", common["size"]))
         self._recipe = _recipe(common, seed, views, self._size)
