@@ -1,18 +1,23 @@
 """Exemplars: which, and never more than the budget."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
 
 from retain.errors import BadOption  # noqa: E402
+from retain.train import methods  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.data import nothing  # noqa: E402
 from retain.train.inference import outputs  # noqa: E402
 from retain.train.rehearsal import Budget, choose, kept  # noqa: E402
 
+from . import tiny  # noqa: E402
 from .small import pictures, start  # noqa: E402
 
 VIEWS = Views()
@@ -109,3 +114,15 @@ def test_what_is_not_kept_is_let_go():
     held = kept(start("ab"), nothing(), fresh, Budget(total=4), "herding", views=VIEWS)
     assert torch.is_tensor(held.pictures)
     assert held.pictures.untyped_storage().nbytes() == 4 * 3 * 8 * 8
+
+
+KEEPING = sorted(name for name, kind in methods.REGISTRY.items() if kind.keeps == "exemplars")
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_no_method_holds_on_to_the_pictures_of_earlier_lessons(name):
+    """What it keeps lies in a tensor of its own, lesson after lesson."""
+    state = tiny.taught(methods.make(name), ["abc", "de", "fg"], replace(tiny.RECIPE, epochs=1))
+    assert len(state.exemplars) == 12
+    assert torch.is_tensor(state.exemplars.pictures)
+    assert state.exemplars.pictures.untyped_storage().nbytes() == 12 * 3 * 8 * 8

@@ -16,7 +16,7 @@ from retain.train.growing import Growing, Output
 from retain.train.inference import outputs
 from retain.train.needs import Later
 
-__all__ = ["Budget", "Choice", "choose", "kept"]
+__all__ = ["Budget", "Choice", "choose", "kept", "owned"]
 
 torch: Final = Later("torch", "choosing exemplars")
 
@@ -189,14 +189,12 @@ def kept(
         views=views,
         seed=seed,
     )
-    return _own(joined([before.take(held), chosen]))
+    return owned(joined([before.take(held), chosen]))
 
 
-def _own(data: Data) -> Data:
-    """Tensors of their own, where the pictures are tensors: what is not kept can be let go."""
+def owned(data: Data) -> Data:
+    """The same pictures in a tensor of their own: what is not among them can be let go."""
     if not len(data):
         return data
     pictures: Any = data.pictures
-    numbers = torch.arange(len(data))
-    found = pictures[numbers]
-    return Data(found, data.labels)
+    return Data(pictures[torch.arange(len(data))], data.labels)

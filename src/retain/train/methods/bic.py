@@ -18,7 +18,7 @@ from retain.train.growing import Growing
 from retain.train.inference import outputs
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
-from retain.train.rehearsal import choose
+from retain.train.rehearsal import choose, owned
 from retain.train.terms import CrossEntropy, Distillation, Term
 
 __all__ = ["BiC", "bias"]
@@ -93,8 +93,7 @@ class BiC(Method):
             else:
                 rest = own.take(range(quotas[name] - many))
             parts += [rest, spared.take(range(many))]
-        every = joined(parts)
-        return every.take(range(len(every)))
+        return owned(joined(parts))
 
     def _share(self, count: int) -> int:
         """How many of the exemplars of a class validate; with one more, at most one more does."""

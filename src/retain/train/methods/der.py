@@ -16,6 +16,7 @@ from retain.train.growing import Growing
 from retain.train.inference import outputs
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
+from retain.train.rehearsal import owned
 from retain.train.replay import LogitMatch, RowCrossEntropy, beside
 from retain.train.terms import Term
 
@@ -63,7 +64,7 @@ class DERpp(Method):
     def keep(self, lesson: Lesson, model: Growing) -> Data:
         """Random pictures of each class."""
         every = joined([lesson.exemplars, lesson.fresh])
-        return every.take(self._chosen(lesson))
+        return owned(every.take(self._chosen(lesson)))
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
         """Their logits: the old ones of those kept before."""
