@@ -16,6 +16,7 @@ from retain.train.augment import Views  # noqa: E402
 from retain.train.data import nothing  # noqa: E402
 from retain.train.inference import outputs  # noqa: E402
 from retain.train.rehearsal import Budget, choose, kept  # noqa: E402
+from retain.train.replay import beside  # noqa: E402
 
 from . import tiny  # noqa: E402
 from .small import pictures, start  # noqa: E402
@@ -126,3 +127,17 @@ def test_no_method_holds_on_to_the_pictures_of_earlier_lessons(name):
     assert len(state.exemplars) == 12
     assert torch.is_tensor(state.exemplars.pictures)
     assert state.exemplars.pictures.untyped_storage().nbytes() == 12 * 3 * 8 * 8
+
+
+def test_old_pictures_beside_new_ones_are_not_copied():
+    """However many new ones there are; nor are the logits that belong to them."""
+    old, fresh = pictures("ab", 2), pictures("cd", 50)
+    data, drawn = beside(fresh, old, seed=0)
+    assert len(data) == 200
+    old.pictures.zero_()
+    among = torch.from_numpy(drawn >= 0)
+    assert not data.pictures[among.nonzero().flatten()].any()
+    lesson = tiny.lesson("ab", tiny.pictures("cd", 20), tiny.pictures("ab", 2))
+    match = next(methods.make("der++").phases(lesson)).terms[1]
+    assert len(match.wanted) == 4 + 1
+    assert [int((match.rows == row).sum()) for row in range(-1, 4)] == [40, 10, 10, 10, 10]

@@ -70,11 +70,15 @@ class Data:
 
     def take(self, numbers: Sequence[int]) -> Data:
         """The pictures of these numbers, in this order; copied where they are a tensor."""
-        chosen = torch.tensor(list(numbers), dtype=torch.int64)
-        labels = tuple(self.labels[each] for each in numbers)
         if torch.is_tensor(self.pictures):
-            return Data(self.pictures[chosen], labels)
-        return Data(_Chosen(self.pictures, chosen), labels)
+            chosen = torch.tensor(list(numbers), dtype=torch.int64)
+            return Data(self.pictures[chosen], tuple(self.labels[each] for each in numbers))
+        return self.drawn(numbers)
+
+    def drawn(self, numbers: Sequence[int]) -> Data:
+        """The same without a copy: a picture may come any number of times at no cost."""
+        chosen = torch.tensor(list(numbers), dtype=torch.int64)
+        return Data(_Chosen(self.pictures, chosen), tuple(self.labels[each] for each in numbers))
 
     def __add__(self, other: Data) -> Data:
         return joined([self, other])

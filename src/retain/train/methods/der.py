@@ -56,7 +56,7 @@ class DERpp(Method):
         terms: list[Term] = [RowCrossEntropy(many * ((1 - kept) + self.beta * kept))]
         if len(old):
             wanted = torch.cat([self._logits(lesson, number), torch.full((1, number), torch.nan)])
-            terms.append(LogitMatch(wanted[among], many * self.alpha * kept))
+            terms.append(LogitMatch(wanted, among, many * self.alpha * kept))
         recipe = replace(lesson.recipe, batch=many * lesson.recipe.batch)
         yield Phase("train", data, terms, recipe=recipe)
         return None
