@@ -14,15 +14,16 @@ where a forgotten picture leaves no trace.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retain.carried import restored
-from retain.errors import BadOption
+from retain.errors import BadOption, Refused
 from retain.session import Session
-from retain.store import Era
+from retain.store import Era, Store
 from retain.values import Progress, Sample
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
-__all__ = ["Next", "Result", "begin", "run"]
+__all__ = ["Next", "Result", "begin", "run", "unforgotten"]
 
 # Pictures that are compared at once.
 _AT_ONCE: Final = 64
@@ -174,6 +175,38 @@ def _names(then: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> M
     return names
 
 
+@contextmanager
+def unforgotten(store: Store, images: Collection[str]) -> Iterator[Callable[[], None]]:
+    """Nothing that was learned from a forgotten picture stays among what trainings leave on disk.
+
+    Gives what looks whether all pictures are still kept, and raises where one is not: to be called
+    before anything is saved. At the end, whatever it is, what is left of such a training goes.
+
+    Args:
+        store: of the classifier; its journal may move on meanwhile.
+        images: that are learned from.
+
+    Raises:
+        Refused: by what it gives, if a picture was forgotten.
+    """
+
+    def look() -> None:
+        gone = store.unknown(images)
+        if gone:
+            raise Refused(
+                f"{gone} of the {len(set(images)):,} pictures that the network was being trained "
+                f"with {'was' if gone == 1 else 'were'} forgotten meanwhile: the training has "
+                f"ended, what it had learned is removed, and the classifier is as it was; adapt "
+                f"again to train without"
+            )
+
+    try:
+        yield look
+    finally:
+        if store.unknown(images):
+            store.end_training()
+
+
 def run(
     course: Next,
     learned: Sequence[Sample],
@@ -182,7 +215,8 @@ def run(
     data: Callable[[Sequence[Sample]], Data],
     *,
     folder: Path,
-    progress: Progress | None,
+    before_saving: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Train; killed and called again, it goes on where it was, to the same weights.
 
@@ -193,6 +227,7 @@ def run(
         plan: which layers may learn.
         data: gives the pictures of samples.
         folder: keeps the state of its phases.
+        before_saving: see `retain.train.teach`.
         progress: of each phase.
     """
     from retain.train import rehearsal, teach
@@ -226,6 +261,7 @@ def run(
         memory=course.memory,
         plan=plan,
         folder=folder,
+        before_saving=before_saving,
         progress=progress,
     )
     if method.wants == "everything":

@@ -19,6 +19,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -207,7 +208,7 @@ def adapt(
     Raises:
         GateRefused: if it would cost more than the budgets allow.
         BadOption: if the extractor would stay as it is.
-        Refused: if the loss is not a finite number.
+        Refused: if the loss is not a finite number, or a picture is forgotten meanwhile.
         BadImage: if a remembered picture cannot be prepared.
         Locked: if another process adapts.
     """
@@ -218,11 +219,10 @@ def adapt(
     same = isinstance(before, OnnxExtractor) and course.rule == before.rule
     if session.start is None and course.lesson is None and same:
         course.plan.refuse_idle(course.model)
-    trained = {sample.image for sample in course.learned}
-    exemplars: tuple[str, ...] = ()
-    told: dict[str, Any] = {}
-    with store.adapting():
-        folder, lesson = store.training(course.key), course.lesson
+    lesson, exemplars, told = course.lesson, tuple[str, ...](), dict[str, Any]()
+    trained = {sample.image for sample in course.learned} | (lesson.seen if lesson else set())
+    with store.adapting(), incremental.unforgotten(store, trained) as look:
+        folder = store.training(course.key)
         if lesson is None:
             fitted = train.fit(
                 course.model,
@@ -231,6 +231,7 @@ def adapt(
                 plan=course.plan,
                 terms=[train.CrossEntropy(smoothing=SMOOTHING)],
                 folder=folder,
+                before_saving=look,
                 progress=progress,
             )
             model, history = fitted.model, fitted.history
@@ -243,11 +244,11 @@ def adapt(
                 course.plan,
                 lambda samples: prepared(session, samples, course.rule),
                 folder=folder,
+                before_saving=look,
                 progress=progress,
             )
             taught, exemplars = result.taught, result.kept
             model, history = taught.model, sum(taught.histories.values(), ())
-            trained |= lesson.seen
             beside = carried.packed(
                 model, lesson.method, lesson.memory, taught.carried, taught.lessons
             )
@@ -257,6 +258,7 @@ def adapt(
                 "exemplars": result.rehearsed,
                 "kept": len(exemplars),
             }
+        look()
     files, layer = _files(session, course, model)
     files = {**files, carried.file_of(beside): beside}
     detail = {
@@ -272,17 +274,18 @@ def adapt(
         "through": course.event,
         "lessons": carried.file_of(beside),
     }
-    update = put_in_place(
-        session,
-        files,
-        detail=detail,
-        trained=trained,
-        exemplars=exemplars,
-        start=layer,
-        force=force,
-        dry_run=dry_run,
-        progress=progress,
-    )
+    with incremental.unforgotten(store, trained):
+        update = put_in_place(
+            session,
+            files,
+            detail=detail,
+            trained=trained,
+            exemplars=exemplars,
+            start=layer,
+            force=force,
+            dry_run=dry_run,
+            progress=progress,
+        )
     if update.event is not None:
         store.end_training()
     summary = _summary(course, told) + update.summary
@@ -320,11 +323,8 @@ def _parted(
         out = {each.image for each in free[:many]}
         aside += [each for each in mine if each.image in out]
         learned += [each for each in mine if each.image not in out]
-    return tuple(sorted(learned, key=_image)), tuple(sorted(aside, key=_image))
-
-
-def _image(sample: Sample) -> str:
-    return sample.image
+    by_name = attrgetter("image")
+    return tuple(sorted(learned, key=by_name)), tuple(sorted(aside, key=by_name))
 
 
 class _Remembered:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -241,6 +241,7 @@ def teach(
     plan: Plan | None = None,
     folder: str | os.PathLike[str] | None = None,
     save_every: float = SAVE_EVERY,
+    before_saving: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> Taught:
     """One lesson: what a method makes of a network and of the pictures that arrive.
@@ -258,6 +259,7 @@ def teach(
         folder: keeps the state of the lesson, so that it goes on after a kill; one for each lesson,
             to be removed when its result is safe.
         save_every: seconds between two states that are kept.
+        before_saving: called before each; what it raises ends the lesson, and nothing is kept.
         progress: of each phase.
 
     Raises:
@@ -302,6 +304,7 @@ def teach(
                 validation=phase.validation,
                 folder=None if folder is None else Path(folder) / phase.name,
                 save_every=save_every,
+                before_saving=before_saving,
                 progress=progress,
             )
             model, histories[phase.name] = fitted.model, fitted.history
