@@ -12,6 +12,7 @@ from retain.errors import BadOption  # noqa: E402
 from retain.train.inference import evaluate  # noqa: E402
 from retain.train.lessons import Memory, Taught, teach  # noqa: E402
 from retain.train.methods import REGISTRY, make, options_of  # noqa: E402
+from retain.train.plan import Plan  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 
 from .tiny import MEMORY, RECIPE, net, pictures, same, taught, weights  # noqa: E402
@@ -251,3 +252,11 @@ def test_what_is_easy_is_learned(name):
         right = (scores.argmax(1) == state.model.positions(data.labels)).float().mean()
         assert right > 0.6
     assert evaluate(state.model, data, recipe.views).loss > 0
+
+
+@pytest.mark.parametrize("name", ["si", "rwalk"])
+def test_what_follows_the_path_of_weights_refuses_adapters_before_anything_is_trained(name):
+    """They failed when all of the training was done: no weight of the next lesson has its name."""
+    pytest.importorskip("peft")
+    with pytest.raises(BadOption, match="a plan without lora"):
+        taught(quick(name), ("abc",), plan=Plan.preset("lora"))
