@@ -12,8 +12,13 @@ pytest.importorskip("accelerate")
 
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
+from retain.errors import BadOption  # noqa: E402
+from retain.train.loop import fit  # noqa: E402
 from retain.train.methods import make  # noqa: E402
 from retain.train.processes import accelerator  # noqa: E402
+from retain.train.recipe import Recipe  # noqa: E402
+
+from .small import pictures, start  # noqa: E402
 
 
 def parts(device, **tensors):
@@ -41,3 +46,10 @@ def test_without_cuda_it_is_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_built", lambda: True)
     assert accelerator("no", "auto").device.type == "cpu"
     assert accelerator("no", "cpu").device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_half_precision_without_a_gpu_is_refused_in_words(monkeypatch, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BadOption, match="fp16 needs a GPU"):
+        fit(start(), pictures("abc"), Recipe(epochs=1, precision="fp16", device=device))
