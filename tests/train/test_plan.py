@@ -256,6 +256,12 @@ def test_gradual_unfreezing_opens_from_the_top():
     assert model.module[4].training
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5])
+def test_gradual_unfreezing_opens_everything_in_the_end(epochs):
+    plan = Plan.preset("gradual-unfreezing")
+    assert [plan.closed(blocks, epochs - 1, epochs) for blocks in (1, 2, 8, 17)] == [0] * 4
+
+
 def test_weight_decay_spares_norms_and_biases():
     model = growing(timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1)).grown(["x"])
     laid = Laid(Plan(), model, seed=0, epochs=1)

@@ -99,7 +99,7 @@ class Plan:
         head_rate: what the head's rate is multiplied by.
         gradual: the head learns first, and the others join from the top, some with each epoch
             (ULMFiT, §3.3, where it is one a layer; here as many as it takes to have all of them
-            learn in the second half).
+            learn in the second half; all at once where there is one epoch).
         lora: the rank of adapters that learn in the place of the body's weights; None for none.
         batchnorm: ``"frozen"`` keeps every batch normalisation as it is, wherever it stands, but
             for those that are re-initialised with the layers around them.
@@ -254,9 +254,9 @@ class Plan:
         >>> [Plan.preset("gradual-unfreezing").closed(8, epoch, 8) for epoch in range(6)]
         [8, 6, 4, 2, 0, 0]
         """
-        if not self.gradual:
+        if not self.gradual or epochs < 2:
             return 0
-        return max(0, blocks - epoch * math.ceil(blocks / max(1, epochs // 2)))
+        return max(0, blocks - epoch * math.ceil(blocks / (epochs // 2)))
 
 
 PRESETS: Final[Mapping[str, Plan]] = MappingProxyType(
