@@ -341,3 +341,16 @@ def test_plans_and_averages_go_together():
     for plan in (Plan.preset("head"), Plan.preset("gradual-unfreezing"), Plan.preset("lora")):
         for averaging in (Averaging("ema"), Averaging("swa")):
             fit(start(), data, Recipe(epochs=2, averaging=averaging), plan=plan)
+
+
+def test_no_picture_is_alone_in_a_batch():
+    """Batch normalisation cannot take it where maps have one place."""
+    for size in range(2, 9):
+        for total in range(2, 60):
+            cut = batches(np.arange(total), size)
+            assert np.concatenate(cut).tolist() == list(range(total))
+            assert min(map(len, cut)) > 1
+            assert max(map(len, cut)) <= max(size, 3)
+    # As measured: 5 classes of 100 pictures, 32 at once.
+    assert [len(each) for each in batches(np.arange(500), 32)] == [32] * 4 + [31] * 12
+    assert [len(each) for each in batches(np.arange(1), 2)] == [1]
