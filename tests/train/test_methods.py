@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 from retain.errors import BadOption  # noqa: E402
+from retain.train import importance  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.data import joined  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
@@ -217,6 +218,26 @@ def test_fisher_is_per_picture(labels):
     torch.nn.functional.cross_entropy(twin(views).logits, twin.positions(data.labels)).backward()
     batched = float(twin.module[0].weight.grad.square().sum())
     assert labels != "true" or batched < 0.9 * float(found["0.weight"].sum())
+
+
+@pytest.mark.parametrize("labels", ["true", "sampled"])
+def test_gradients_of_single_pictures_take_no_more_memory_than_they_may(monkeypatch, labels):
+    """A vision transformer's, of 32 pictures at once, took eleven gibibytes."""
+    model, data = start("ab", dropout=0.0), pictures("ab", 20)
+    whole = fisher(model, data, Views(), labels=labels)
+    size = sum(each.nbytes for each in model.module.parameters())
+    monkeypatch.setattr(importance, "LARGEST", 3 * size + 1)
+    seen = []
+
+    def weighed(gradient):
+        seen.append(len(gradient))
+        return square(gradient)
+
+    square = torch.square
+    monkeypatch.setattr(torch, "square", weighed)
+    for name, found in fisher(model, data, Views(), labels=labels).items():
+        torch.testing.assert_close(found, whole[name], rtol=1e-4, atol=1e-9)
+    assert max(seen) == 3
 
 
 def test_sampled_fisher_is_the_expectation():
