@@ -89,10 +89,9 @@ class PathIntegral(Term):
 
     def _pull(self, name: str, weight: Any) -> Any:
         assert self.penalty is not None
-        pull = self.penalty.strength * (weight - self.penalty.reference[name].to(weight.device))
-        if self.penalty.importance is not None:
-            pull = pull * self.penalty.importance[name].to(weight.device)
-        return pull
+        reference, importance = self.penalty.on(weight.device)
+        pull = self.penalty.strength * (weight - reference[name])
+        return pull if importance is None else pull * importance[name]
 
     def after_step(self, model: Growing) -> None:
         """Adds what the step did."""
