@@ -230,7 +230,7 @@ def run(
         before_saving: see `retain.train.teach`.
         progress: of each phase.
     """
-    from retain.train import rehearsal, teach
+    from retain.train import at_work, rehearsal, teach
 
     method, fresh, pool = course.method, data(learned), list(course.kept or ())
     exemplars = data(pool)
@@ -239,15 +239,11 @@ def run(
         exemplars = data(pool)
         if method.wants == "exemplars":
             budget, how = course.memory.budget, course.memory.choice
-            exemplars = rehearsal.kept(
-                course.taught.model,
-                data(()),
-                exemplars,
-                budget,
-                how,
-                views=recipe.views,
-                seed=recipe.seed,
-            )
+            model, views, seed = course.taught.model, recipe.views, recipe.seed
+            with at_work(model, recipe):
+                exemplars = rehearsal.kept(
+                    model, data(()), exemplars, budget, how, views=views, seed=seed
+                )
     if method.wants == "nothing":
         pool, exemplars = [], data(())
     elif method.wants == "everything":

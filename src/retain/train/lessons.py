@@ -36,7 +36,7 @@ from retain.train.rehearsal import Budget, Choice, kept
 from retain.train.terms import Term
 from retain.values import Progress
 
-__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "narrowed", "teach"]
+__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "at_work", "narrowed", "teach"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
 
@@ -313,7 +313,7 @@ def teach(
                 phase = phases.send(model)
             except StopIteration as end:
                 model, phase = end.value or model, None
-    with _at_work(model, recipe):
+    with at_work(model, recipe):
         exemplars = method.keep(lesson, model)
         carried = {name: each.cpu() for name, each in method.after(lesson, model).items()}
     return Taught(
@@ -327,8 +327,11 @@ def teach(
 
 
 @contextmanager
-def _at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
-    """The network where it was trained, a GPU if there is one; and then on the CPU again."""
+def at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
+    """The network where it was trained, a GPU if there is one; and then on the CPU again.
+
+    For all looks at many pictures before, between and after the phases of a lesson.
+    """
     device = accelerator("no", recipe.device).device
     if device.type != "cuda":
         yield

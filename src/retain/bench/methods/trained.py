@@ -30,6 +30,7 @@ from retain.train import (
     Recipe,
     Taught,
     Views,
+    at_work,
     cifar_resnet,
     methods,
     schedules,
@@ -136,7 +137,8 @@ class Trained(Method):
         if not classes:
             raise NothingLearned(f"{self.title} has learned nothing yet; teach it a lesson first")
         pictures = _Pictures(features, self._size)
-        found = self._method.scores(self._state, pictures, self._recipe.views)
+        with at_work(self._state.model, self._recipe):
+            found = self._method.scores(self._state, pictures, self._recipe.views)
         return classes, probabilities(found.double().numpy())
 
     def stored_bytes(self) -> int:

@@ -16,7 +16,7 @@ from retain.errors import BadOption
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
 from retain.train.needs import Later
 from retain.train.rehearsal import choose, owned
 from retain.train.terms import CrossEntropy, Distillation, Term
@@ -65,7 +65,8 @@ class BiC(Method):
         model = yield Phase("train", learned, terms)
         if not lesson.before.classes or not lesson.new or not len(held):
             return None
-        said = outputs(model, held.pictures, lesson.recipe.views).logits
+        with at_work(model, lesson.recipe):
+            said = outputs(model, held.pictures, lesson.recipe.views).logits
         newest = model.positions(lesson.new).numpy()
         targets = model.positions(held.labels).numpy()
         alpha, beta = bias(said.double().numpy(), targets, newest, self.pull)

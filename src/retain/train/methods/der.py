@@ -14,7 +14,7 @@ import numpy as np
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
 from retain.train.needs import Later
 from retain.train.rehearsal import owned
 from retain.train.replay import LogitMatch, RowCrossEntropy, beside
@@ -86,7 +86,9 @@ class DERpp(Method):
         result = torch.full((len(lesson.exemplars), number), torch.nan)
         found = lesson.carried.get("logits")
         if found is None and len(result) and lesson.before.classes:
-            found = outputs(lesson.before, lesson.exemplars.pictures, lesson.recipe.views).logits
+            old, views = lesson.before, lesson.recipe.views
+            with at_work(old, lesson.recipe):
+                found = outputs(old, lesson.exemplars.pictures, views).logits
         if found is not None and len(found) == len(result):
             result[:, : found.shape[1]] = found
         return result
