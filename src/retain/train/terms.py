@@ -307,7 +307,7 @@ def titles(terms: Sequence[Term]) -> list[str]:
 
 
 def settings(term: Term) -> list[str]:
-    """What decides a term: its plain values, and digests of its tensors and networks.
+    """What decides a term: its plain values, digests of its tensors and networks, its own terms.
 
     >>> settings(CrossEntropy(smoothing=0.1))
     ['among=None', 'smoothing=0.1', 'strength=1.0']
@@ -321,5 +321,9 @@ def _summary(value: object) -> str:
         return digest(value.module.state_dict())
     if isinstance(value, Mapping):
         return digest(value)
+    if torch.is_tensor(value):
+        return digest({"": value})
+    if isinstance(value, Term):
+        return f"{type(value).__name__}({', '.join(settings(value))})"
     plain = (str, int, float, bool, tuple, type(None))
     return repr(value) if isinstance(value, plain) else type(value).__name__
