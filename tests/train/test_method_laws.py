@@ -260,3 +260,13 @@ def test_what_follows_the_path_of_weights_refuses_adapters_before_anything_is_tr
     pytest.importorskip("peft")
     with pytest.raises(BadOption, match="a plan without lora"):
         taught(quick(name), ("abc",), plan=Plan.preset("lora"))
+
+
+def test_what_rests_of_the_head_is_told():
+    """Without exemplars LwM holds the older rows, which its paper does not say; LwF does not."""
+    for name, rests in (("lwm", True), ("lwf", False)):
+        before = taught(quick(name), ("abc",))
+        after = taught(quick(name), ("abc", "de"))
+        part = f"{before.model.head}.0.weight"
+        assert torch.equal(weights(before.model)[part], weights(after.model)[part]) == rests
+        assert ("stay as they are" in type(quick(name)).__doc__) == rests

@@ -115,7 +115,8 @@ class Lesson:
     def sealed(self, plan: Plan, among: Sequence[str]) -> Plan:
         """A plan that leaves the parts of the head alone none of whose classes are among these.
 
-        Their gradient is zero; weight decay and momentum would still move them.
+        Of cross-entropy among these classes they have no gradient, but weight decay and momentum
+        would still move them. Distillation and attention do have one there, which goes unused.
         """
         apart = set(among)
         rules = tuple(
