@@ -28,11 +28,12 @@ from retain.values import Progress, Sample
 
 if TYPE_CHECKING:
     from retain.train.data import Data
+    from retain.train.growing import Growing
     from retain.train.lessons import Memory, Method, Taught
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
-__all__ = ["Next", "Result", "begin", "run", "unforgotten"]
+__all__ = ["Next", "Result", "begin", "refuse_idle", "run", "unforgotten"]
 
 # Pictures that are compared at once.
 _AT_ONCE: Final = 64
@@ -164,6 +165,27 @@ def _sensible(lesson: Next, era: Era) -> Next:
             "was learned since is in the sums already"
         )
     return lesson
+
+
+def refuse_idle(lesson: Next | None, plan: Plan, model: Growing) -> None:
+    """Raise if nothing before the head would learn, where the head is not what is wanted.
+
+    Raises:
+        BadOption: which says why.
+    """
+    from retain.train.lessons import narrowed
+
+    if lesson is None:
+        return plan.refuse_idle(model)
+    own = lesson.method.reach(first=not lesson.taught.model.classes)
+    if own.body == "frozen":
+        raise BadOption(
+            f"all that {lesson.name} would train in this lesson is the last layer, and a "
+            f"classifier that was made here has none to train: it is solved exactly with every "
+            f"change, so what was learned since is known already. Choose another method, or adapt "
+            f"without one"
+        )
+    return narrowed(plan, own).refuse_idle(model)
 
 
 def _names(then: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> Mapping[str, str]:

@@ -217,9 +217,9 @@ def adapt(
     started, store = time.perf_counter(), session.store
     before = session.eyes_of(course.era).extractor
     same = isinstance(before, OnnxExtractor) and course.rule == before.rule
-    if session.start is None and course.lesson is None and same:
-        course.plan.refuse_idle(course.model)
     lesson, exemplars, told = course.lesson, tuple[str, ...](), dict[str, Any]()
+    if session.start is None and same:
+        incremental.refuse_idle(lesson, course.plan, course.model)
     trained = {sample.image for sample in course.learned} | (lesson.seen if lesson else set())
     with store.adapting(), incremental.unforgotten(store, trained) as look:
         folder = store.training(course.key)

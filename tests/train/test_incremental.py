@@ -315,6 +315,22 @@ def test_what_cannot_be_is_said_before_anything_is_trained(shop):
         lesson(shop, "lwf")
 
 
+def test_what_cannot_change_the_extractor_is_said_before_anything_is_trained(shop, monkeypatch):
+    """All of the training was done, to come to the extractor that was in force."""
+    monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
+    for plan in ("head", "feature-extraction"):
+        with pytest.raises(retain.BadOption, match="this plan trains the last layer alone"):
+            shop.adapt(plan, method="lwf", recipe=SHORT)
+    with pytest.raises(retain.BadOption, match="all that first-session would train"):
+        shop.adapt(method=methods.make("first-session", plan="head"), recipe=SHORT)
+    monkeypatch.undo()
+    lesson(shop, "freezing")
+    shop.learn(NEW, NAMED)
+    monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(retain.BadOption, match="all that freezing would train"):
+        lesson(shop, "freezing")
+
+
 SCRIPT = """
 import sys, torch, retain
 from tests.train.test_incremental import FEW, LATE, SIDE, transfer

@@ -175,6 +175,10 @@ class Method(ABC):
         """What it keeps with its options; `keeps`, unless one of them says otherwise."""
         return self.keeps
 
+    def reach(self, *, first: bool) -> Plan:
+        """What it trains of the network at most, in its first lesson or in a later one."""
+        return Plan()
+
     @abstractmethod
     def phases(self, lesson: Lesson) -> Phases:
         """The phases of a lesson, in order."""
