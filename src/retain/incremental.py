@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
-__all__ = ["Next", "Result", "begin", "refuse_idle", "run", "unforgotten"]
+__all__ = ["Next", "Result", "apart", "begin", "refuse_idle", "run", "unforgotten"]
 
 # Pictures that are compared at once.
 _AT_ONCE: Final = 64
+
+# The share of what is new that tells a recipe with patience when it is enough.
+_WATCHED: Final = 0.1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -229,6 +232,20 @@ def unforgotten(store: Store, images: Collection[str]) -> Iterator[Callable[[], 
             store.end_training()
 
 
+def apart(data: Data, recipe: Recipe) -> tuple[Data, Data | None]:
+    """What is learned from, and what tells a recipe with patience when it is enough.
+
+    That is a tenth of every class that has two pictures; the pictures that judge in the end are
+    others, for those that a training was ended by speak for it.
+    """
+    from retain.train.data import split
+
+    if recipe.patience is None:
+        return data, None
+    rest, aside = split(data, _WATCHED, recipe.seed)
+    return rest, aside if len(aside) else None
+
+
 def run(
     course: Next,
     learned: Sequence[Sample],
@@ -256,6 +273,7 @@ def run(
 
     method, fresh, pool = course.method, data(learned), list(course.kept or ())
     exemplars = data(pool)
+    fresh, watched = apart(fresh, recipe)
     if course.kept is None and method.wants != "nothing":
         pool = list(course.old)
         exemplars = data(pool)
@@ -278,6 +296,7 @@ def run(
         recipe,
         memory=course.memory,
         plan=plan,
+        validation=watched,
         folder=folder,
         before_saving=before_saving,
         progress=progress,

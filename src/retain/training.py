@@ -224,12 +224,15 @@ def adapt(
     with store.adapting(), incremental.unforgotten(store, trained) as look:
         folder = store.training(course.key)
         if lesson is None:
+            data = prepared(session, course.learned, course.rule)
+            data, watched = incremental.apart(data, course.recipe)
             fitted = train.fit(
                 course.model,
-                prepared(session, course.learned, course.rule),
+                data,
                 course.recipe,
                 plan=course.plan,
                 terms=[train.CrossEntropy(smoothing=SMOOTHING)],
+                validation=watched,
                 folder=folder,
                 before_saving=look,
                 progress=progress,
@@ -260,7 +263,6 @@ def adapt(
             }
         look()
     files, layer = _files(session, course, model)
-    files = {**files, carried.file_of(beside): beside}
     detail = {
         **told,
         "plan": repr(course.plan),
@@ -277,7 +279,7 @@ def adapt(
     with incremental.unforgotten(store, trained):
         update = put_in_place(
             session,
-            files,
+            {**files, carried.file_of(beside): beside},
             detail=detail,
             trained=trained,
             exemplars=exemplars,
@@ -288,8 +290,8 @@ def adapt(
         )
     if update.event is not None:
         store.end_training()
-    summary = _summary(course, told) + update.summary
-    return replace(update, summary=summary, seconds=time.perf_counter() - started)
+    said, seconds = _summary(course, told), time.perf_counter() - started
+    return replace(update, summary=said + update.summary, seconds=seconds)
 
 
 def _summary(course: Course, told: Mapping[str, Any]) -> str:
@@ -357,12 +359,10 @@ def prepared(session: Session, samples: Sequence[Sample], rule: Preprocess) -> D
 
     if not samples:
         return nothing()
-    images = [sample.image for sample in samples]
-    labels = tuple(sample.label for sample in samples)
-    source: Any = _Remembered(session, images, rule)
-    if len(images) * rule.height * rule.width * rule.channels <= _IN_MEMORY:
-        source = source[torch.arange(len(images))]
-    return Data(source, labels)
+    source: Any = _Remembered(session, [sample.image for sample in samples], rule)
+    if len(samples) * rule.height * rule.width * rule.channels <= _IN_MEMORY:
+        source = source[torch.arange(len(samples))]
+    return Data(source, tuple(sample.label for sample in samples))
 
 
 # -- the extractor that came out ---------------------------------------------------------------

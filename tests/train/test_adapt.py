@@ -176,6 +176,23 @@ def test_what_is_forgotten_meanwhile_ends_the_training_and_is_removed(shop, monk
     assert [each.kind for each in shop.log()] == ["learn", "forget"]
 
 
+@pytest.mark.parametrize("method", [None, "lwf"])
+def test_patience_watches_pictures_that_neither_learn_nor_judge(shop, monkeypatch, method):
+    fit, seen = train.loop.fit, []
+
+    def watched(model, data, *given, **options):
+        seen.append((len(data), len(options["validation"])))
+        return fit(model, data, *given, **options)
+
+    monkeypatch.setattr(train, "fit", watched)
+    monkeypatch.setattr(train.lessons, "fit", watched)
+    recipe = transfer(epochs=2, batch=8, rate=0.002, patience=1)
+    update = adapted(shop, recipe=recipe, held_out=0.2, method=method)
+    assert update.event is not None
+    assert seen == [(14, 2)]
+    assert update.verdict.judged == 4
+
+
 def test_the_export_answers_alike(shop, tmp_path):
     adapted(shop)
     made = shop.export(tmp_path / "one.onnx")

@@ -132,7 +132,7 @@ def test_early_stopping_takes_the_best():
     assert fitted.best == int(np.argmin(losses)) + 1
     assert len(fitted.history) == min(30, fitted.best + 3) < 30
     assert evaluate(fitted.model, held, Views()).loss == pytest.approx(min(losses))
-    with pytest.raises(BadOption, match="patience needs validation"):
+    with pytest.raises(BadOption, match="patience needs validation="):
         fit(start(), data, recipe)
 
 

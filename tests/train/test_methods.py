@@ -22,6 +22,7 @@ from retain.train.methods import (  # noqa: E402
     Freezing,
     Joint,
     LwF,
+    make,
 )
 from retain.train.recipe import Recipe  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
@@ -303,6 +304,21 @@ def test_phases_are_sent_what_came_out_and_may_return_another():
         teach(Twice(), taught, pictures("ab", 4), RECIPE)
     with pytest.raises(BadOption, match="the lesson has no pictures"):
         teach(Two(), taught, pictures("ab", 4).take([]), RECIPE)
+
+
+@pytest.mark.parametrize("name", ["lwf", "eeil", "gdumb", "dmc"])
+def test_a_lesson_with_patience_takes_pictures_to_watch(name):
+    """They may be of any class; a phase whose network lacks some is watched by the others."""
+    recipe = Recipe(epochs=4, batch=8, rate=0.05, patience=1)
+    state = Taught(growing(net()))
+    with pytest.raises(BadOption, match="patience needs validation="):
+        teach(make(name), state, pictures("ab", 6), recipe, memory=MEMORY)
+    for labels in ("ab", "cd"):
+        watched = pictures("abcd", 2, seed=3)
+        state = teach(
+            make(name), state, pictures(labels, 6), recipe, memory=MEMORY, validation=watched
+        )
+        assert all(epoch.validation for epochs in state.histories.values() for epoch in epochs)
 
 
 def test_lessons_tell_old_from_new():

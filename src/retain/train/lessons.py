@@ -244,6 +244,7 @@ def teach(
     *,
     memory: Memory | None = None,
     plan: Plan | None = None,
+    validation: Data | None = None,
     folder: str | os.PathLike[str] | None = None,
     save_every: float = SAVE_EVERY,
     before_saving: Callable[[], None] | None = None,
@@ -261,6 +262,8 @@ def teach(
         recipe: of the training; its seed counts for all that is drawn.
         memory: for methods that keep exemplars.
         plan: which layers may learn, where the method leaves it open; None for all.
+        validation: pictures held out, judged after each epoch of each phase whose network knows
+            their classes; a recipe with patience needs some.
         folder: keeps the state of the lesson, so that it goes on after a kill; one for each lesson,
             to be removed when its result is safe.
         save_every: seconds between two states that are kept.
@@ -306,7 +309,7 @@ def teach(
                 replace(own, seed=_derived(recipe.seed, taught.lessons, phase.name)),
                 plan=phase.plan if plan is None else narrowed(plan, phase.plan),
                 terms=phase.terms,
-                validation=phase.validation,
+                validation=phase.validation or _known(validation, phase.start or model),
                 folder=None if folder is None else Path(folder) / phase.name,
                 save_every=save_every,
                 before_saving=before_saving,
@@ -360,6 +363,15 @@ def narrowed(plan: Plan, own: Plan) -> Plan:
         return replace(own, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
     head = plan.head if own.head == "fine-tuned" else own.head
     return replace(plan, head=head, rules=(*plan.rules, *own.rules))
+
+
+def _known(data: Data | None, model: Growing) -> Data | None:
+    """The pictures of classes that a network has; None if there are none."""
+    if data is None:
+        return None
+    classes = set(model.classes)
+    rows = [row for row, label in enumerate(data.labels) if label in classes]
+    return data.drawn(rows) if rows else None
 
 
 def _derived(seed: int, lesson: int, what: str) -> int:

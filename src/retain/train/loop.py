@@ -114,7 +114,8 @@ def fit(
         raise BadOption("there are no pictures to learn from; give some")
     if recipe.patience is not None and validation is None:
         raise BadOption(
-            "patience needs validation: pictures that tell when it no longer gets better"
+            "patience needs validation= pictures that tell when it no longer gets better; give "
+            "some of each class, that are not learned from, or a recipe with patience None"
         )
     with own_randomness():
         run = _Run(model, data, recipe, plan or Plan(), terms, validation)
