@@ -1,5 +1,6 @@
 """Exemplars: which, and never more than the budget."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from retain.train import methods  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.data import nothing  # noqa: E402
 from retain.train.inference import outputs  # noqa: E402
-from retain.train.rehearsal import Budget, choose, kept  # noqa: E402
+from retain.train.rehearsal import Budget, _herded, choose, kept  # noqa: E402
 from retain.train.replay import beside  # noqa: E402
 
 from . import tiny  # noqa: E402
@@ -107,6 +108,36 @@ def test_lesson_after_lesson_within_the_budget(budget, how):
             assert len(held) <= budget.total
     if budget != Budget(total=0):
         assert set(held.classes) == set("abcdefg")
+
+
+def as_it_was(features, quota):
+    """Algorithm 4 as it was computed when the figures in docs were measured."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.where(lengths > 0, lengths, 1)
+    mean, total, result = unit.mean(0), np.zeros(features.shape[1]), []
+    for count in range(1, quota + 1):
+        apart = np.linalg.norm(mean - (total + unit) / count, axis=1)
+        apart[result] = np.inf
+        result.append(int(np.argmin(apart)))
+        total += unit[result[-1]]
+    return result
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_herding_chooses_the_same_pictures_with_less_memory(seed):
+    """Also where pictures are alike, or nearly, or have no features at all."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(300, 20 + 100 * seed)).clip(0)
+    features[50:90] = features[:40]
+    features[90:100] = features[:10] * (1 + 1e-15)
+    features[100:103] = 0
+    assert _herded(features, 250).tolist() == as_it_was(features, 250)
+    large = random.normal(size=(2000, 300))
+    tracemalloc.start()
+    _herded(large, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * large.nbytes
 
 
 def test_what_is_not_kept_is_let_go():
