@@ -11,7 +11,7 @@ pytest.importorskip("accelerate")
 from retain.errors import BadOption  # noqa: E402
 from retain.train.inference import evaluate  # noqa: E402
 from retain.train.lessons import Memory, Taught, teach  # noqa: E402
-from retain.train.methods import REGISTRY, make, options_of  # noqa: E402
+from retain.train.methods import REGISTRY, first_session, make, options_of  # noqa: E402
 from retain.train.plan import Plan  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 
@@ -270,3 +270,14 @@ def test_what_rests_of_the_head_is_told():
         part = f"{before.model.head}.0.weight"
         assert torch.equal(weights(before.model)[part], weights(after.model)[part]) == rests
         assert ("stay as they are" in type(quick(name)).__doc__) == rests
+
+
+def test_the_head_of_first_session_is_solved_once(monkeypatch):
+    solved, tune = [], first_session.tune
+    monkeypatch.setattr(first_session, "tune", lambda *a: solved.append(1) or tune(*a))
+    state = taught(make("first-session"), ("abc", "de"))
+    asked = pictures("abcde", 2).pictures
+    first, again = (make("first-session").scores(state, asked, RECIPE.views) for _ in "ab")
+    assert torch.equal(first, again)
+    assert len(solved) == 1
+    assert not dataclasses.replace(state, carried={}).found, "another state has another head"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, final
 
 import numpy as np
@@ -43,6 +43,7 @@ class Data:
 
     pictures: Pictures
     labels: tuple[str, ...]
+    _places: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.pictures) != len(self.labels):
@@ -66,7 +67,10 @@ class Data:
 
     def of_class(self, label: str) -> list[int]:
         """The numbers of the pictures of a class."""
-        return [place for place, each in enumerate(self.labels) if each == label]
+        if not self._places:
+            for place, each in enumerate(self.labels):
+                self._places.setdefault(each, []).append(place)
+        return list(self._places.get(label, ()))
 
     def take(self, numbers: Sequence[int]) -> Data:
         """The pictures of these numbers, in this order; copied where they are a tensor."""

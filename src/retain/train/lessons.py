@@ -226,6 +226,7 @@ class Taught:
         lessons: how many there were.
         histories: of the last lesson's phases, by name.
         notes: what a person should know of the last lesson, in sentences.
+        found: what a method works out from it alone, and only once.
     """
 
     model: Growing
@@ -234,6 +235,7 @@ class Taught:
     lessons: int = 0
     histories: Mapping[str, tuple[Epoch, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    found: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
 
 def teach(

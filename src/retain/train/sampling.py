@@ -38,11 +38,13 @@ def order(labels: Sequence[str], sampling: Sampling, seed: int, epoch: int) -> N
         raise BadOption(f"sampling {sampling!r} is not known; give all or balanced")
     if sampling == "all":
         return rng.permutation(len(labels)).astype(np.int64)
-    names = np.asarray(labels, dtype=object)
-    classes = rng.permutation(np.array(sorted(set(labels)), dtype=object))
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(labels):
+        places.setdefault(name, []).append(place)
+    classes = rng.permutation(np.array(sorted(places), dtype=object))
     drawn = []
     for place, name in enumerate(classes):
-        own = np.flatnonzero(names == name)
+        own = np.array(places[name], np.int64)
         # Who gets one more is drawn anew each epoch, with the order of the classes.
         many = len(labels) // len(classes) + (place < len(labels) % len(classes))
         rounds = [rng.permutation(own) for _ in range(-(-many // len(own)))]

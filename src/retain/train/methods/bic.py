@@ -112,9 +112,10 @@ class BiC(Method):
             held += own[many:]
         parts = [[old.take(sorted(learned))], [old.take(sorted(held))]]
         new: list[int] = []
+        had = old.counts
         for place, name in enumerate(fresh.classes):
             own = fresh.of_class(name)
-            lacking = self._share(quotas[name]) - self._share(old.counts[name])
+            lacking = self._share(quotas[name]) - self._share(had[name])
             order = np.random.default_rng((lesson.seed("aside"), place)).permutation(len(own))
             new += [own[each] for each in order[: max(0, min(lacking, len(own) - 1))]]
         rest = sorted(set(range(len(fresh))) - set(new))
