@@ -14,27 +14,32 @@ where a forgotten picture leaves no trace.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retain.carried import restored
-from retain.errors import BadOption
+from retain.errors import BadOption, Refused
 from retain.session import Session
-from retain.store import Era
+from retain.store import Era, Store
 from retain.values import Progress, Sample
 
 if TYPE_CHECKING:
     from retain.train.data import Data
+    from retain.train.growing import Growing
     from retain.train.lessons import Memory, Method, Taught
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
-__all__ = ["Next", "Result", "begin", "run"]
+__all__ = ["Next", "Result", "apart", "begin", "refuse_idle", "run", "unforgotten"]
 
 # Pictures that are compared at once.
 _AT_ONCE: Final = 64
+
+# The share of what is new that tells a recipe with patience when it is enough.
+_WATCHED: Final = 0.1
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -165,6 +170,27 @@ def _sensible(lesson: Next, era: Era) -> Next:
     return lesson
 
 
+def refuse_idle(lesson: Next | None, plan: Plan, model: Growing) -> None:
+    """Raise if nothing before the head would learn, where the head is not what is wanted.
+
+    Raises:
+        BadOption: which says why.
+    """
+    from retain.train.lessons import narrowed
+
+    if lesson is None:
+        return plan.refuse_idle(model)
+    own = lesson.method.reach(first=not lesson.taught.model.classes)
+    if own.body == "frozen":
+        raise BadOption(
+            f"all that {lesson.name} would train in this lesson is the last layer, and a "
+            f"classifier that was made here has none to train: it is solved exactly with every "
+            f"change, so what was learned since is known already. Choose another method, or adapt "
+            f"without one"
+        )
+    return narrowed(plan, own).refuse_idle(model)
+
+
 def _names(then: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> Mapping[str, str]:
     """What classes of then are called now, where that is another name."""
     names: dict[str, str] = {}
@@ -172,6 +198,52 @@ def _names(then: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> M
         names = {key: new if value == old else value for key, value in names.items()}
         names.setdefault(old, new)
     return names
+
+
+@contextmanager
+def unforgotten(store: Store, images: Collection[str]) -> Iterator[Callable[[], None]]:
+    """Nothing that was learned from a forgotten picture stays among what trainings leave on disk.
+
+    Gives what looks whether all pictures are still kept, and raises where one is not: to be called
+    before anything is saved. At the end, whatever it is, what is left of such a training goes.
+
+    Args:
+        store: of the classifier; its journal may move on meanwhile.
+        images: that are learned from.
+
+    Raises:
+        Refused: by what it gives, if a picture was forgotten.
+    """
+
+    def look() -> None:
+        gone = store.unknown(images)
+        if gone:
+            raise Refused(
+                f"{gone} of the {len(set(images)):,} pictures that the network was being trained "
+                f"with {'was' if gone == 1 else 'were'} forgotten meanwhile: the training has "
+                f"ended, what it had learned is removed, and the classifier is as it was; adapt "
+                f"again to train without"
+            )
+
+    try:
+        yield look
+    finally:
+        if store.unknown(images):
+            store.end_training()
+
+
+def apart(data: Data, recipe: Recipe) -> tuple[Data, Data | None]:
+    """What is learned from, and what tells a recipe with patience when it is enough.
+
+    That is a tenth of every class that has two pictures; the pictures that judge in the end are
+    others, for those that a training was ended by speak for it.
+    """
+    from retain.train.data import split
+
+    if recipe.patience is None:
+        return data, None
+    rest, aside = split(data, _WATCHED, recipe.seed)
+    return rest, aside if len(aside) else None
 
 
 def run(
@@ -182,7 +254,8 @@ def run(
     data: Callable[[Sequence[Sample]], Data],
     *,
     folder: Path,
-    progress: Progress | None,
+    before_saving: Callable[[], None] | None = None,
+    progress: Progress | None = None,
 ) -> Result:
     """Train; killed and called again, it goes on where it was, to the same weights.
 
@@ -193,29 +266,27 @@ def run(
         plan: which layers may learn.
         data: gives the pictures of samples.
         folder: keeps the state of its phases.
+        before_saving: see `retain.train.teach`.
         progress: of each phase.
     """
-    from retain.train import rehearsal, teach
+    from retain.train import at_work, rehearsal, teach
 
     method, fresh, pool = course.method, data(learned), list(course.kept or ())
     exemplars = data(pool)
-    if course.kept is None and method.keeps != "nothing":
+    fresh, watched = apart(fresh, recipe)
+    if course.kept is None and method.wants != "nothing":
         pool = list(course.old)
         exemplars = data(pool)
-        if method.keeps == "exemplars":
+        if method.wants == "exemplars":
             budget, how = course.memory.budget, course.memory.choice
-            exemplars = rehearsal.kept(
-                course.taught.model,
-                data(()),
-                exemplars,
-                budget,
-                how,
-                views=recipe.views,
-                seed=recipe.seed,
-            )
-    if method.keeps == "nothing":
+            model, views, seed = course.taught.model, recipe.views, recipe.seed
+            with at_work(model, recipe):
+                exemplars = rehearsal.kept(
+                    model, data(()), exemplars, budget, how, views=views, seed=seed
+                )
+    if method.wants == "nothing":
         pool, exemplars = [], data(())
-    elif method.keeps == "everything":
+    elif method.wants == "everything":
         pool = list(course.old)
         exemplars = data(pool)
     taught = teach(
@@ -225,10 +296,12 @@ def run(
         recipe,
         memory=course.memory,
         plan=plan,
+        validation=watched,
         folder=folder,
+        before_saving=before_saving,
         progress=progress,
     )
-    if method.keeps == "everything":
+    if method.wants == "everything":
         kept = [sample.image for sample in (*pool, *learned)]
     else:
         kept = _recognised(taught.exemplars, data, [*pool, *learned])

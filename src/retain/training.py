@@ -19,6 +19,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -207,7 +208,7 @@ def adapt(
     Raises:
         GateRefused: if it would cost more than the budgets allow.
         BadOption: if the extractor would stay as it is.
-        Refused: if the loss is not a finite number.
+        Refused: if the loss is not a finite number, or a picture is forgotten meanwhile.
         BadImage: if a remembered picture cannot be prepared.
         Locked: if another process adapts.
     """
@@ -216,21 +217,24 @@ def adapt(
     started, store = time.perf_counter(), session.store
     before = session.eyes_of(course.era).extractor
     same = isinstance(before, OnnxExtractor) and course.rule == before.rule
-    if session.start is None and course.lesson is None and same:
-        course.plan.refuse_idle(course.model)
-    trained = {sample.image for sample in course.learned}
-    exemplars: tuple[str, ...] = ()
-    told: dict[str, Any] = {}
-    with store.adapting():
-        folder, lesson = store.training(course.key), course.lesson
+    lesson, exemplars, told = course.lesson, tuple[str, ...](), dict[str, Any]()
+    if session.start is None and same:
+        incremental.refuse_idle(lesson, course.plan, course.model)
+    trained = {sample.image for sample in course.learned} | (lesson.seen if lesson else set())
+    with store.adapting(), incremental.unforgotten(store, trained) as look:
+        folder = store.training(course.key)
         if lesson is None:
+            data = prepared(session, course.learned, course.rule)
+            data, watched = incremental.apart(data, course.recipe)
             fitted = train.fit(
                 course.model,
-                prepared(session, course.learned, course.rule),
+                data,
                 course.recipe,
                 plan=course.plan,
                 terms=[train.CrossEntropy(smoothing=SMOOTHING)],
+                validation=watched,
                 folder=folder,
+                before_saving=look,
                 progress=progress,
             )
             model, history = fitted.model, fitted.history
@@ -243,11 +247,11 @@ def adapt(
                 course.plan,
                 lambda samples: prepared(session, samples, course.rule),
                 folder=folder,
+                before_saving=look,
                 progress=progress,
             )
             taught, exemplars = result.taught, result.kept
             model, history = taught.model, sum(taught.histories.values(), ())
-            trained |= lesson.seen
             beside = carried.packed(
                 model, lesson.method, lesson.memory, taught.carried, taught.lessons
             )
@@ -257,8 +261,8 @@ def adapt(
                 "exemplars": result.rehearsed,
                 "kept": len(exemplars),
             }
+        look()
     files, layer = _files(session, course, model)
-    files = {**files, carried.file_of(beside): beside}
     detail = {
         **told,
         "plan": repr(course.plan),
@@ -272,21 +276,22 @@ def adapt(
         "through": course.event,
         "lessons": carried.file_of(beside),
     }
-    update = put_in_place(
-        session,
-        files,
-        detail=detail,
-        trained=trained,
-        exemplars=exemplars,
-        start=layer,
-        force=force,
-        dry_run=dry_run,
-        progress=progress,
-    )
+    with incremental.unforgotten(store, trained):
+        update = put_in_place(
+            session,
+            {**files, carried.file_of(beside): beside},
+            detail=detail,
+            trained=trained,
+            exemplars=exemplars,
+            start=layer,
+            force=force,
+            dry_run=dry_run,
+            progress=progress,
+        )
     if update.event is not None:
         store.end_training()
-    summary = _summary(course, told) + update.summary
-    return replace(update, summary=summary, seconds=time.perf_counter() - started)
+    said, seconds = _summary(course, told), time.perf_counter() - started
+    return replace(update, summary=said + update.summary, seconds=seconds)
 
 
 def _summary(course: Course, told: Mapping[str, Any]) -> str:
@@ -320,11 +325,8 @@ def _parted(
         out = {each.image for each in free[:many]}
         aside += [each for each in mine if each.image in out]
         learned += [each for each in mine if each.image not in out]
-    return tuple(sorted(learned, key=_image)), tuple(sorted(aside, key=_image))
-
-
-def _image(sample: Sample) -> str:
-    return sample.image
+    by_name = attrgetter("image")
+    return tuple(sorted(learned, key=by_name)), tuple(sorted(aside, key=by_name))
 
 
 class _Remembered:
@@ -357,12 +359,10 @@ def prepared(session: Session, samples: Sequence[Sample], rule: Preprocess) -> D
 
     if not samples:
         return nothing()
-    images = [sample.image for sample in samples]
-    labels = tuple(sample.label for sample in samples)
-    source: Any = _Remembered(session, images, rule)
-    if len(images) * rule.height * rule.width * rule.channels <= _IN_MEMORY:
-        source = source[torch.arange(len(images))]
-    return Data(source, labels)
+    source: Any = _Remembered(session, [sample.image for sample in samples], rule)
+    if len(samples) * rule.height * rule.width * rule.channels <= _IN_MEMORY:
+        source = source[torch.arange(len(samples))]
+    return Data(source, tuple(sample.label for sample in samples))
 
 
 # -- the extractor that came out ---------------------------------------------------------------

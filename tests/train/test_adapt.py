@@ -154,6 +154,45 @@ def test_forgetting_what_it_was_trained_with_is_pending(shop):
     assert not (shop.path / "versions" / "training").exists()
 
 
+@pytest.mark.parametrize("method", [None, "finetuning"])
+def test_what_is_forgotten_meanwhile_ends_the_training_and_is_removed(shop, monkeypatch, method):
+    """The receipt said "exact", and the weights were saved again behind it."""
+    save, saved = train.checkpoints.Checkpoint.save, []
+    folder = shop.path / "versions" / "training"
+
+    def first(checkpoint, *given):
+        save(checkpoint, *given)
+        saved.append(any(folder.rglob("*.safetensors")))
+        if len(saved) == 1:
+            with retain.open(shop.path) as other:
+                assert other.forget([other.samples()[0].image], force=True).level == "exact"
+
+    monkeypatch.setattr(train.checkpoints.Checkpoint, "save", first)
+    monkeypatch.setattr(train.checkpoints.Checkpoint, "due", lambda self: True)
+    with pytest.raises(retain.Refused, match="1 of the 20 pictures that"):
+        adapted(shop, held_out=0.0, method=method)
+    assert saved == [True]
+    assert not folder.exists()
+    assert [each.kind for each in shop.log()] == ["learn", "forget"]
+
+
+@pytest.mark.parametrize("method", [None, "lwf"])
+def test_patience_watches_pictures_that_neither_learn_nor_judge(shop, monkeypatch, method):
+    fit, seen = train.loop.fit, []
+
+    def watched(model, data, *given, **options):
+        seen.append((len(data), len(options["validation"])))
+        return fit(model, data, *given, **options)
+
+    monkeypatch.setattr(train, "fit", watched)
+    monkeypatch.setattr(train.lessons, "fit", watched)
+    recipe = transfer(epochs=2, batch=8, rate=0.002, patience=1)
+    update = adapted(shop, recipe=recipe, held_out=0.2, method=method)
+    assert update.event is not None
+    assert seen == [(14, 2)]
+    assert update.verdict.judged == 4
+
+
 def test_the_export_answers_alike(shop, tmp_path):
     adapted(shop)
     made = shop.export(tmp_path / "one.onnx")

@@ -8,6 +8,7 @@ pytest.importorskip("timm")
 
 import retain  # noqa: E402
 from retain import train, training  # noqa: E402
+from retain.bench import methods as bench_methods  # noqa: E402
 from retain.train import Budget, Memory, methods, transfer  # noqa: E402
 from tests.train.test_adapt import (  # noqa: E402
     ASKED,
@@ -109,6 +110,26 @@ def test_exemplars_are_kept_within_the_budget_and_used(shop, name):
     _, exemplars = shop._session.store.seen(4)
     assert len(exemplars) == 12
     assert shop.verify().ok
+
+
+def test_methods_that_may_be_given_exemplars_are(shop):
+    """The old mistake: what a method keeps by default was asked, not what it wants."""
+    method = methods.make("lwf", exemplars=True)
+    lesson(shop, method)
+    _, exemplars = shop._session.store.seen(2)
+    assert len(exemplars) == 6
+    shop.learn(NEW, NAMED)
+    assert [sample.image for sample in course(shop, method).lesson.kept] == list(exemplars)
+    assert course(shop, "lwf").lesson.kept is None
+    lesson(shop, method)
+    assert detail(shop)["exemplars"] == 6
+    assert detail(shop)["kept"] == 12
+
+
+@pytest.mark.parametrize(("option", "told"), [(True, "exemplars"), (False, "carries")])
+def test_what_is_kept_is_told_with_its_options(tmp_path, option, told):
+    seat = bench_methods.make("lwf", 0, 0, tmp_path, exemplars=option, network="resnet20")
+    assert told in seat.keeps
 
 
 def test_with_another_method_or_budget_exemplars_are_chosen_from_what_it_has_seen(shop):
@@ -292,6 +313,22 @@ def test_what_cannot_be_is_said_before_anything_is_trained(shop):
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     with pytest.raises(retain.errors.Damaged, match="restore it from a copy"):
         lesson(shop, "lwf")
+
+
+def test_what_cannot_change_the_extractor_is_said_before_anything_is_trained(shop, monkeypatch):
+    """All of the training was done, to come to the extractor that was in force."""
+    monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
+    for plan in ("head", "feature-extraction"):
+        with pytest.raises(retain.BadOption, match="this plan trains the last layer alone"):
+            shop.adapt(plan, method="lwf", recipe=SHORT)
+    with pytest.raises(retain.BadOption, match="all that first-session would train"):
+        shop.adapt(method=methods.make("first-session", plan="head"), recipe=SHORT)
+    monkeypatch.undo()
+    lesson(shop, "freezing")
+    shop.learn(NEW, NAMED)
+    monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(retain.BadOption, match="all that freezing would train"):
+        lesson(shop, "freezing")
 
 
 SCRIPT = """

@@ -13,9 +13,12 @@ from retain.errors import BadLabel, BadOption, Refused  # noqa: E402
 from retain.train.augment import Augment, Views  # noqa: E402
 from retain.train.data import Data, joined, split  # noqa: E402
 from retain.train.inference import evaluate, outputs  # noqa: E402
+from retain.train.lessons import Lesson, Memory  # noqa: E402
 from retain.train.loop import fit  # noqa: E402
+from retain.train.methods import make  # noqa: E402
 from retain.train.plan import Plan  # noqa: E402
 from retain.train.recipe import Averaging, Recipe  # noqa: E402
+from retain.train.rehearsal import Budget  # noqa: E402
 from retain.train.sampling import batches, order  # noqa: E402
 from retain.train.schedules import Cosine, Exponential, Steps, WarmUp  # noqa: E402
 from retain.train.terms import CrossEntropy, Term, WeightPenalty  # noqa: E402
@@ -132,7 +135,7 @@ def test_early_stopping_takes_the_best():
     assert fitted.best == int(np.argmin(losses)) + 1
     assert len(fitted.history) == min(30, fitted.best + 3) < 30
     assert evaluate(fitted.model, held, Views()).loss == pytest.approx(min(losses))
-    with pytest.raises(BadOption, match="patience needs validation"):
+    with pytest.raises(BadOption, match="patience needs validation="):
         fit(start(), data, recipe)
 
 
@@ -341,3 +344,50 @@ def test_plans_and_averages_go_together():
     for plan in (Plan.preset("head"), Plan.preset("gradual-unfreezing"), Plan.preset("lora")):
         for averaging in (Averaging("ema"), Averaging("swa")):
             fit(start(), data, Recipe(epochs=2, averaging=averaging), plan=plan)
+
+
+class Counted(str):
+    """A label that counts how often it is compared or looked up."""
+
+    asked = 0
+
+    def __eq__(self, other):
+        Counted.asked += 1
+        return str.__eq__(self, other)
+
+    def __hash__(self):
+        Counted.asked += 1
+        return str.__hash__(self)
+
+
+@pytest.mark.parametrize("ask", ["of_class", "balanced", "bic"])
+def test_work_does_not_grow_with_classes_times_pictures(ask):
+    labels = tuple(Counted(f"{number % 100:03d}") for number in range(2000))
+    data = Data(torch.zeros(2000, 3, 1, 1, dtype=torch.uint8), labels)
+    Counted.asked = 0
+    if ask == "of_class":
+        found = [data.of_class(f"{number:03d}") for number in range(100)]
+        assert found == [list(range(number, 2000, 100)) for number in range(100)]
+        found[0].clear()
+        assert len(data.of_class("000")) == 20
+    elif ask == "balanced":
+        assert np.bincount(order(labels, "balanced", 0, 0) % 100).tolist() == [20] * 100
+    else:
+        part = make("bic")._parted(
+            Lesson(None, None, data, data, {}, 1, Recipe(), Memory(Budget(total=2000)))
+        )
+        assert list(map(len, part)) == [3800, 200]
+    assert Counted.asked < 30 * 2000
+
+
+def test_no_picture_is_alone_in_a_batch():
+    """Batch normalisation cannot take it where maps have one place."""
+    for size in range(2, 9):
+        for total in range(2, 60):
+            cut = batches(np.arange(total), size)
+            assert np.concatenate(cut).tolist() == list(range(total))
+            assert min(map(len, cut)) > 1
+            assert max(map(len, cut)) <= max(size, 3)
+    # As measured: 5 classes of 100 pictures, 32 at once.
+    assert [len(each) for each in batches(np.arange(500), 32)] == [32] * 4 + [31] * 12
+    assert [len(each) for each in batches(np.arange(1), 2)] == [1]

@@ -11,7 +11,8 @@ pytest.importorskip("accelerate")
 from retain.errors import BadOption  # noqa: E402
 from retain.train.inference import evaluate  # noqa: E402
 from retain.train.lessons import Memory, Taught, teach  # noqa: E402
-from retain.train.methods import REGISTRY, make, options_of  # noqa: E402
+from retain.train.methods import REGISTRY, first_session, make, options_of  # noqa: E402
+from retain.train.plan import Plan  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 
 from .tiny import MEMORY, RECIPE, net, pictures, same, taught, weights  # noqa: E402
@@ -251,3 +252,32 @@ def test_what_is_easy_is_learned(name):
         right = (scores.argmax(1) == state.model.positions(data.labels)).float().mean()
         assert right > 0.6
     assert evaluate(state.model, data, recipe.views).loss > 0
+
+
+@pytest.mark.parametrize("name", ["si", "rwalk"])
+def test_what_follows_the_path_of_weights_refuses_adapters_before_anything_is_trained(name):
+    """They failed when all of the training was done: no weight of the next lesson has its name."""
+    pytest.importorskip("peft")
+    with pytest.raises(BadOption, match="a plan without lora"):
+        taught(quick(name), ("abc",), plan=Plan.preset("lora"))
+
+
+def test_what_rests_of_the_head_is_told():
+    """Without exemplars LwM holds the older rows, which its paper does not say; LwF does not."""
+    for name, rests in (("lwm", True), ("lwf", False)):
+        before = taught(quick(name), ("abc",))
+        after = taught(quick(name), ("abc", "de"))
+        part = f"{before.model.head}.0.weight"
+        assert torch.equal(weights(before.model)[part], weights(after.model)[part]) == rests
+        assert ("stay as they are" in type(quick(name)).__doc__) == rests
+
+
+def test_the_head_of_first_session_is_solved_once(monkeypatch):
+    solved, tune = [], first_session.tune
+    monkeypatch.setattr(first_session, "tune", lambda *a: solved.append(1) or tune(*a))
+    state = taught(make("first-session"), ("abc", "de"))
+    asked = pictures("abcde", 2).pictures
+    first, again = (make("first-session").scores(state, asked, RECIPE.views) for _ in "ab")
+    assert torch.equal(first, again)
+    assert len(solved) == 1
+    assert not dataclasses.replace(state, carried={}).found, "another state has another head"

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 from retain.errors import BadOption  # noqa: E402
+from retain.train import importance  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.data import joined  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
@@ -21,6 +22,7 @@ from retain.train.methods import (  # noqa: E402
     Freezing,
     Joint,
     LwF,
+    make,
 )
 from retain.train.recipe import Recipe  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
@@ -219,6 +221,26 @@ def test_fisher_is_per_picture(labels):
     assert labels != "true" or batched < 0.9 * float(found["0.weight"].sum())
 
 
+@pytest.mark.parametrize("labels", ["true", "sampled"])
+def test_gradients_of_single_pictures_take_no_more_memory_than_they_may(monkeypatch, labels):
+    """A vision transformer's, of 32 pictures at once, took eleven gibibytes."""
+    model, data = start("ab", dropout=0.0), pictures("ab", 20)
+    whole = fisher(model, data, Views(), labels=labels)
+    size = sum(each.nbytes for each in model.module.parameters())
+    monkeypatch.setattr(importance, "LARGEST", 3 * size + 1)
+    seen = []
+
+    def weighed(gradient):
+        seen.append(len(gradient))
+        return square(gradient)
+
+    square = torch.square
+    monkeypatch.setattr(torch, "square", weighed)
+    for name, found in fisher(model, data, Views(), labels=labels).items():
+        torch.testing.assert_close(found, whole[name], rtol=1e-4, atol=1e-9)
+    assert max(seen) == 3
+
+
 def test_sampled_fisher_is_the_expectation():
     """Over many pictures that are the same, drawn labels come to the mean over the classes."""
     model = start("ab", norm=False)
@@ -282,6 +304,21 @@ def test_phases_are_sent_what_came_out_and_may_return_another():
         teach(Twice(), taught, pictures("ab", 4), RECIPE)
     with pytest.raises(BadOption, match="the lesson has no pictures"):
         teach(Two(), taught, pictures("ab", 4).take([]), RECIPE)
+
+
+@pytest.mark.parametrize("name", ["lwf", "eeil", "gdumb", "dmc"])
+def test_a_lesson_with_patience_takes_pictures_to_watch(name):
+    """They may be of any class; a phase whose network lacks some is watched by the others."""
+    recipe = Recipe(epochs=4, batch=8, rate=0.05, patience=1)
+    state = Taught(growing(net()))
+    with pytest.raises(BadOption, match="patience needs validation="):
+        teach(make(name), state, pictures("ab", 6), recipe, memory=MEMORY)
+    for labels in ("ab", "cd"):
+        watched = pictures("abcd", 2, seed=3)
+        state = teach(
+            make(name), state, pictures(labels, 6), recipe, memory=MEMORY, validation=watched
+        )
+        assert all(epoch.validation for epochs in state.histories.values() for epoch in epochs)
 
 
 def test_lessons_tell_old_from_new():

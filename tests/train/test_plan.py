@@ -221,6 +221,26 @@ def test_frozen_batch_normalisation_everywhere():
     assert not torch.equal(before["0.weight"], after["0.weight"])
 
 
+@pytest.mark.parametrize(
+    ("plan", "first", "second"),
+    [
+        (Plan.preset("from-scratch", batchnorm="frozen"), "re-initialised", "re-initialised"),
+        (Plan(copy_first=1, batchnorm="frozen"), "frozen", "re-initialised"),
+        (Plan(copy_first=1, copied="fine-tuned", batchnorm="frozen"), "frozen", "re-initialised"),
+    ],
+)
+def test_what_begins_anew_begins_with_its_batch_normalisation(plan, first, second):
+    """Random convolutions behind old statistics and scales, frozen for good, were no beginning."""
+    states = {row.layer: row.state for row in plan.describe(start())}
+    assert (states["1"], states["4"]) == (first, second)
+    model = start()
+    model.module[4].running_mean += 9
+    after = weights(fit(model, pictures("abc"), Recipe(epochs=1, rate=0.1), plan=plan).model)
+    assert (int(after["4.num_batches_tracked"]) > 0) == (second == "re-initialised")
+    assert float(after["4.running_mean"].max()) < 9
+    assert not torch.equal(after["4.weight"], torch.ones(8))
+
+
 def test_gradual_unfreezing_opens_from_the_top():
     model = start().copy()
     laid = Laid(Plan.preset("gradual-unfreezing"), model, seed=0, epochs=4)
@@ -234,6 +254,12 @@ def test_gradual_unfreezing_opens_from_the_top():
     laid.learn(1)
     assert not model.module[1].training
     assert model.module[4].training
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5])
+def test_gradual_unfreezing_opens_everything_in_the_end(epochs):
+    plan = Plan.preset("gradual-unfreezing")
+    assert [plan.closed(blocks, epochs - 1, epochs) for blocks in (1, 2, 8, 17)] == [0] * 4
 
 
 def test_weight_decay_spares_norms_and_biases():

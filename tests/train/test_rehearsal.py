@@ -1,18 +1,25 @@
 """Exemplars: which, and never more than the budget."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("accelerate")
 
 from retain.errors import BadOption  # noqa: E402
+from retain.train import methods  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.data import nothing  # noqa: E402
 from retain.train.inference import outputs  # noqa: E402
-from retain.train.rehearsal import Budget, choose, kept  # noqa: E402
+from retain.train.rehearsal import Budget, _herded, choose, kept  # noqa: E402
+from retain.train.replay import beside  # noqa: E402
 
+from . import tiny  # noqa: E402
 from .small import pictures, start  # noqa: E402
 
 VIEWS = Views()
@@ -103,9 +110,65 @@ def test_lesson_after_lesson_within_the_budget(budget, how):
         assert set(held.classes) == set("abcdefg")
 
 
+def as_it_was(features, quota):
+    """Algorithm 4 as it was computed when the figures in docs were measured."""
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    unit = features / np.where(lengths > 0, lengths, 1)
+    mean, total, result = unit.mean(0), np.zeros(features.shape[1]), []
+    for count in range(1, quota + 1):
+        apart = np.linalg.norm(mean - (total + unit) / count, axis=1)
+        apart[result] = np.inf
+        result.append(int(np.argmin(apart)))
+        total += unit[result[-1]]
+    return result
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_herding_chooses_the_same_pictures_with_less_memory(seed):
+    """Also where pictures are alike, or nearly, or have no features at all."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(300, 20 + 100 * seed)).clip(0)
+    features[50:90] = features[:40]
+    features[90:100] = features[:10] * (1 + 1e-15)
+    features[100:103] = 0
+    assert _herded(features, 250).tolist() == as_it_was(features, 250)
+    large = random.normal(size=(2000, 300))
+    tracemalloc.start()
+    _herded(large, 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * large.nbytes
+
+
 def test_what_is_not_kept_is_let_go():
     """The exemplars own their memory: they are no window on all pictures ever seen."""
     fresh = pictures("ab", 50)
     held = kept(start("ab"), nothing(), fresh, Budget(total=4), "herding", views=VIEWS)
     assert torch.is_tensor(held.pictures)
     assert held.pictures.untyped_storage().nbytes() == 4 * 3 * 8 * 8
+
+
+KEEPING = sorted(name for name, kind in methods.REGISTRY.items() if kind.keeps == "exemplars")
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_no_method_holds_on_to_the_pictures_of_earlier_lessons(name):
+    """What it keeps lies in a tensor of its own, lesson after lesson."""
+    state = tiny.taught(methods.make(name), ["abc", "de", "fg"], replace(tiny.RECIPE, epochs=1))
+    assert len(state.exemplars) == 12
+    assert torch.is_tensor(state.exemplars.pictures)
+    assert state.exemplars.pictures.untyped_storage().nbytes() == 12 * 3 * 8 * 8
+
+
+def test_old_pictures_beside_new_ones_are_not_copied():
+    """However many new ones there are; nor are the logits that belong to them."""
+    old, fresh = pictures("ab", 2), pictures("cd", 50)
+    data, drawn = beside(fresh, old, seed=0)
+    assert len(data) == 200
+    old.pictures.zero_()
+    among = torch.from_numpy(drawn >= 0)
+    assert not data.pictures[among.nonzero().flatten()].any()
+    lesson = tiny.lesson("ab", tiny.pictures("cd", 20), tiny.pictures("ab", 2))
+    match = next(methods.make("der++").phases(lesson)).terms[1]
+    assert len(match.wanted) == 4 + 1
+    assert [int((match.rows == row).sum()) for row in range(-1, 4)] == [40, 10, 10, 10, 10]

@@ -19,12 +19,14 @@ from retain.train.augment import Augment  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
 from retain.train.lessons import Memory, Taught, teach  # noqa: E402
 from retain.train.loop import fit  # noqa: E402
-from retain.train.methods import EWC, LwF  # noqa: E402
+from retain.train.methods import EWC, LwF, make  # noqa: E402
+from retain.train.paths import PathIntegral, RiemannianWalk  # noqa: E402
 from retain.train.plan import Plan  # noqa: E402
 from retain.train.recipe import Averaging, Recipe  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
+from retain.train.replay import LogitMatch, RowCrossEntropy  # noqa: E402
 from retain.train.schedules import OneCycle  # noqa: E402
-from retain.train.terms import CrossEntropy, Distillation, WeightPenalty  # noqa: E402
+from retain.train.terms import CrossEntropy, Distillation, WeightPenalty, settings  # noqa: E402
 
 from .small import equal, net, pictures, start, weights  # noqa: E402
 
@@ -182,6 +184,43 @@ def test_another_loss_is_another_run(tmp_path):
         fit(start(), data, recipe, terms=[CrossEntropy(), one], folder=tmp_path / name)
         with pytest.raises(BadOption, match="belongs to another run"):
             fit(start(), data, recipe, terms=[CrossEntropy(), other], folder=tmp_path / name)
+
+
+def test_all_that_a_term_holds_tells_it_from_another():
+    """Tensors, and terms within terms: a run that was killed went on with another loss."""
+    ones, rows = torch.ones(4), torch.zeros(4, dtype=torch.int64)
+    weights = {"0.bias": torch.zeros(6)}
+
+    def walk(strength):
+        return RiemannianWalk(PathIntegral(WeightPenalty(weights, strength=strength)))
+
+    for one, same, other in (
+        (RowCrossEntropy(ones), RowCrossEntropy(ones.clone()), RowCrossEntropy(0 * ones)),
+        (
+            LogitMatch(ones[:, None], rows, ones),
+            LogitMatch(ones[:, None], rows, ones),
+            LogitMatch(2 * ones[:, None], rows, ones),
+        ),
+        (walk(1.0), walk(1.0), walk(2.0)),
+    ):
+        assert settings(one) == settings(same)
+        assert settings(one) != settings(other)
+
+
+def test_a_lesson_is_not_taken_up_with_another_strength(tmp_path):
+    recipe = Recipe(epochs=1, batch=6)
+    for name, one, other in (
+        ("der++", {"alpha": 0.2}, {"alpha": 0.4}),
+        ("si", {"strength": 1.0}, {"strength": 2.0}),
+        ("rwalk", {"strength": 1.0}, {"strength": 2.0}),
+    ):
+        memory, folder = Memory(Budget(total=6)), tmp_path / name
+        first = Taught(growing(net()))
+        first = teach(make(name, **one), first, pictures("ab", 6), recipe, memory=memory)
+        arrived = pictures("cd", 6)
+        teach(make(name, **one), first, arrived, recipe, memory=memory, folder=folder)
+        with pytest.raises(BadOption, match="belongs to another run"):
+            teach(make(name, **other), first, arrived, recipe, memory=memory, folder=folder)
 
 
 def test_damaged_states_are_refused(tmp_path):

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 from retain.errors import BadOption  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
+from retain.train.paths import PathIntegral  # noqa: E402
 from retain.train.terms import (  # noqa: E402
     CrossEntropy,
     Distillation,
@@ -165,6 +166,34 @@ def test_weight_penalty_is_its_formula():
         WeightPenalty({"gone": torch.ones(1)}).loss(now)
     with pytest.raises(BadOption, match="name other parameters"):
         WeightPenalty(reference, {})
+
+
+class Moved:
+    """A tensor that counts how often it is moved."""
+
+    def __init__(self, tensor):
+        self.tensor, self.times = tensor, 0
+
+    def to(self, device):
+        self.times += 1
+        return self.tensor.to(device)
+
+
+def test_what_a_penalty_holds_is_moved_once():
+    """Two whole networks went to the GPU at every step."""
+    model = start("ab", norm=False)
+    parameters = dict(model.module.named_parameters())
+    reference = {name: Moved(torch.zeros_like(each)) for name, each in parameters.items()}
+    importance = {name: Moved(torch.ones_like(each)) for name, each in parameters.items()}
+    path = PathIntegral(WeightPenalty(reference, importance, 2.0))
+    for _ in range(3):
+        path.loss(step(model, pictures("ab", 1))).backward()
+        path.before_step(model, 1.0)
+        path.after_step(model)
+    assert {each.times for each in (*reference.values(), *importance.values())} == {1}
+    # On another device they are wanted again.
+    path.penalty.on(torch.device("meta"))
+    assert {each.times for each in reference.values()} == {2}
 
 
 def test_impossible_terms():

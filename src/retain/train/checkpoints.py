@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -44,15 +44,21 @@ class Checkpoint:
 
     Args:
         folder: made if it is not there.
-        fingerprint: of everything that decides the result of the run.
         seconds: at least so long between two saves, and at least twenty times as long as a save
             takes, except at the end.
+        before: called before each save; what it raises keeps the state from the disk.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], fingerprint: str, seconds: float) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        seconds: float,
+        before: Callable[[], None] | None = None,
+    ) -> None:
         self._path = Path(folder) / FILE
-        self._fingerprint = fingerprint
+        self._fingerprint = ""
         self._seconds, self._took, self._last = seconds, 0.0, time.monotonic()
+        self._before = before
 
     def due(self) -> bool:
         """Whether it is time to save."""
@@ -69,6 +75,8 @@ class Checkpoint:
         """
         from safetensors.torch import save
 
+        if self._before is not None:
+            self._before()
         began = time.monotonic()
         # Own memory for each: safetensors refuses tensors that share theirs.
         apart = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
@@ -93,8 +101,11 @@ class Checkpoint:
         self._last = time.monotonic()
         self._took = self._last - began
 
-    def load(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    def load(self, told: Sequence[Any]) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The tensors and the state that were saved last; None if nothing was.
+
+        Args:
+            told: all that decides the result of the run; its text is what counts.
 
         Raises:
             BadOption: if they are of another run.
@@ -102,6 +113,7 @@ class Checkpoint:
         """
         from safetensors import SafetensorError, safe_open
 
+        self._fingerprint = "sha256:" + hashlib.sha256(repr(told).encode()).hexdigest()
         for stale in self._path.parent.glob(f"{self._path.stem}.*.part"):
             stale.unlink(missing_ok=True)
         if not self._path.exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, final
 
 import numpy as np
@@ -43,6 +43,7 @@ class Data:
 
     pictures: Pictures
     labels: tuple[str, ...]
+    _places: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.pictures) != len(self.labels):
@@ -66,15 +67,22 @@ class Data:
 
     def of_class(self, label: str) -> list[int]:
         """The numbers of the pictures of a class."""
-        return [place for place, each in enumerate(self.labels) if each == label]
+        if not self._places:
+            for place, each in enumerate(self.labels):
+                self._places.setdefault(each, []).append(place)
+        return list(self._places.get(label, ()))
 
     def take(self, numbers: Sequence[int]) -> Data:
         """The pictures of these numbers, in this order; copied where they are a tensor."""
-        chosen = torch.tensor(list(numbers), dtype=torch.int64)
-        labels = tuple(self.labels[each] for each in numbers)
         if torch.is_tensor(self.pictures):
-            return Data(self.pictures[chosen], labels)
-        return Data(_Chosen(self.pictures, chosen), labels)
+            chosen = torch.tensor(list(numbers), dtype=torch.int64)
+            return Data(self.pictures[chosen], tuple(self.labels[each] for each in numbers))
+        return self.drawn(numbers)
+
+    def drawn(self, numbers: Sequence[int]) -> Data:
+        """The same without a copy: a picture may come any number of times at no cost."""
+        chosen = torch.tensor(list(numbers), dtype=torch.int64)
+        return Data(_Chosen(self.pictures, chosen), tuple(self.labels[each] for each in numbers))
 
     def __add__(self, other: Data) -> Data:
         return joined([self, other])

@@ -23,6 +23,9 @@ __all__ = ["Labels", "fisher", "gathered"]
 
 torch: Final = Later("torch", "measuring importance")
 
+LARGEST: Final = 1 << 30
+"""Bytes that the gradients of single pictures may take at once."""
+
 Labels = Literal["true", "predicted", "sampled"]
 """Whose likelihood is meant: of the labels given (the empirical Fisher), of the network's first
 guess, or of labels drawn from what the network believes, which is the Fisher information itself."""
@@ -46,7 +49,7 @@ def fisher(
         views: makes numbers of the pictures.
         labels: see `Labels`.
         most: so many pictures, drawn at random, are enough; None for all.
-        batch: how many at once; the result does not depend on it.
+        batch: how many are looked at at once; see `gathered`.
         seed: of what is drawn.
 
     Returns:
@@ -100,7 +103,8 @@ def gathered(
             for memory-aware synapses.
         aim: (logits [n, classes], numbers [n]) → the targets [n]; None for the first guess.
         most: so many pictures are enough.
-        batch: how many at once.
+        batch: how many are looked at at once; where their gradients would take more than `LARGEST`,
+            these are worked out for fewer at once, which changes the sum by its rounding alone.
         seed: of the choice of `most`.
 
     Raises:
@@ -114,6 +118,7 @@ def gathered(
     module = model.module
     weights = {name: each.detach() for name, each in module.named_parameters()}
     totals = {name: torch.zeros_like(each) for name, each in weights.items()}
+    most = max(1, LARGEST // sum(each.nbytes for each in weights.values()))
 
     def alone(values: Any, picture: Any, target: Any) -> Any:
         torch.func.functional_call(module, values, (picture[None],))
@@ -127,8 +132,9 @@ def gathered(
             pictures = views(data.pictures[chosen].to(model.device))
             logits = model(pictures).logits.float()
             targets = logits.argmax(1) if aim is None else aim(logits, chosen)
-            with torch.enable_grad():
-                found = each_one(weights, pictures, targets)
-            for name, gradient in found.items():
-                totals[name] += weigh(gradient.detach()).sum(0)
+            for few, aims in zip(pictures.split(most), targets.split(most), strict=True):
+                with torch.enable_grad():
+                    found = each_one(weights, few, aims)
+                for name, gradient in found.items():
+                    totals[name] += weigh(gradient.detach()).sum(0)
     return {name: each / len(numbers) for name, each in totals.items()}

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from retain.train.rehearsal import Budget, Choice, kept
 from retain.train.terms import Term
 from retain.values import Progress
 
-__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "narrowed", "teach"]
+__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "at_work", "narrowed", "teach"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
 
@@ -115,7 +115,8 @@ class Lesson:
     def sealed(self, plan: Plan, among: Sequence[str]) -> Plan:
         """A plan that leaves the parts of the head alone none of whose classes are among these.
 
-        Their gradient is zero; weight decay and momentum would still move them.
+        Of cross-entropy among these classes they have no gradient, but weight decay and momentum
+        would still move them. Distillation and attention do have one there, which goes unused.
         """
         apart = set(among)
         rules = tuple(
@@ -174,6 +175,10 @@ class Method(ABC):
         """What it keeps with its options; `keeps`, unless one of them says otherwise."""
         return self.keeps
 
+    def reach(self, *, first: bool) -> Plan:
+        """What it trains of the network at most, in its first lesson or in a later one."""
+        return Plan()
+
     @abstractmethod
     def phases(self, lesson: Lesson) -> Phases:
         """The phases of a lesson, in order."""
@@ -221,6 +226,7 @@ class Taught:
         lessons: how many there were.
         histories: of the last lesson's phases, by name.
         notes: what a person should know of the last lesson, in sentences.
+        found: what a method works out from it alone, and only once.
     """
 
     model: Growing
@@ -229,6 +235,7 @@ class Taught:
     lessons: int = 0
     histories: Mapping[str, tuple[Epoch, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    found: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
 
 def teach(
@@ -239,8 +246,10 @@ def teach(
     *,
     memory: Memory | None = None,
     plan: Plan | None = None,
+    validation: Data | None = None,
     folder: str | os.PathLike[str] | None = None,
     save_every: float = SAVE_EVERY,
+    before_saving: Callable[[], None] | None = None,
     progress: Progress | None = None,
 ) -> Taught:
     """One lesson: what a method makes of a network and of the pictures that arrive.
@@ -255,9 +264,12 @@ def teach(
         recipe: of the training; its seed counts for all that is drawn.
         memory: for methods that keep exemplars.
         plan: which layers may learn, where the method leaves it open; None for all.
+        validation: pictures held out, judged after each epoch of each phase whose network knows
+            their classes; a recipe with patience needs some.
         folder: keeps the state of the lesson, so that it goes on after a kill; one for each lesson,
             to be removed when its result is safe.
         save_every: seconds between two states that are kept.
+        before_saving: called before each; what it raises ends the lesson, and nothing is kept.
         progress: of each phase.
 
     Raises:
@@ -299,9 +311,10 @@ def teach(
                 replace(own, seed=_derived(recipe.seed, taught.lessons, phase.name)),
                 plan=phase.plan if plan is None else narrowed(plan, phase.plan),
                 terms=phase.terms,
-                validation=phase.validation,
+                validation=phase.validation or _known(validation, phase.start or model),
                 folder=None if folder is None else Path(folder) / phase.name,
                 save_every=save_every,
+                before_saving=before_saving,
                 progress=progress,
             )
             model, histories[phase.name] = fitted.model, fitted.history
@@ -310,7 +323,7 @@ def teach(
                 phase = phases.send(model)
             except StopIteration as end:
                 model, phase = end.value or model, None
-    with _at_work(model, recipe):
+    with at_work(model, recipe):
         exemplars = method.keep(lesson, model)
         carried = {name: each.cpu() for name, each in method.after(lesson, model).items()}
     return Taught(
@@ -324,8 +337,11 @@ def teach(
 
 
 @contextmanager
-def _at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
-    """The network where it was trained, a GPU if there is one; and then on the CPU again."""
+def at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
+    """The network where it was trained, a GPU if there is one; and then on the CPU again.
+
+    For all looks at many pictures before, between and after the phases of a lesson.
+    """
     device = accelerator("no", recipe.device).device
     if device.type != "cuda":
         yield
@@ -349,6 +365,15 @@ def narrowed(plan: Plan, own: Plan) -> Plan:
         return replace(own, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
     head = plan.head if own.head == "fine-tuned" else own.head
     return replace(plan, head=head, rules=(*plan.rules, *own.rules))
+
+
+def _known(data: Data | None, model: Growing) -> Data | None:
+    """The pictures of classes that a network has; None if there are none."""
+    if data is None:
+        return None
+    classes = set(model.classes)
+    rows = [row for row, label in enumerate(data.labels) if label in classes]
+    return data.drawn(rows) if rows else None
 
 
 def _derived(seed: int, lesson: int, what: str) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -80,6 +79,7 @@ def fit(
     validation: Data | None = None,
     folder: str | os.PathLike[str] | None = None,
     save_every: float = SAVE_EVERY,
+    before_saving: Callable[[], None] | None = None,
     board: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Fitted:
@@ -99,6 +99,7 @@ def fit(
         folder: keeps the state of the run; where there is one of the same run, it goes on from
             there. Several processes need a folder that all of them see.
         save_every: seconds between two states that are kept.
+        before_saving: called before each; what it raises ends the run, and nothing is kept.
         board: a folder for TensorBoard files.
         progress: called with the pictures that are done, and their number, as often as steps.
 
@@ -113,12 +114,13 @@ def fit(
         raise BadOption("there are no pictures to learn from; give some")
     if recipe.patience is not None and validation is None:
         raise BadOption(
-            "patience needs validation: pictures that tell when it no longer gets better"
+            "patience needs validation= pictures that tell when it no longer gets better; give "
+            "some of each class, that are not learned from, or a recipe with patience None"
         )
     with own_randomness():
         run = _Run(model, data, recipe, plan or Plan(), terms, validation)
         if folder is not None:
-            run.keep(folder, save_every, model)
+            run.keep(Checkpoint(folder, save_every, before_saving), model)
         return run.go(board, progress)
 
 
@@ -334,7 +336,7 @@ class _Run:
 
     # -- its state on disk --------------------------------------------------------------------
 
-    def keep(self, folder: str | os.PathLike[str], seconds: float, start: Growing) -> None:
+    def keep(self, checkpoint: Checkpoint, start: Growing) -> None:
         """Goes on from the state in a folder, if there is one, and keeps it there."""
         held = self.validation
         told = [
@@ -342,9 +344,8 @@ class _Run:
             *(self.recipe, self.plan, self.names, [settings(each) for each in self.terms]),
             *(glimpse(self.data), held and glimpse(held), self.helper.num_processes),
         ]
-        fingerprint = "sha256:" + hashlib.sha256(repr(told).encode()).hexdigest()
-        self.checkpoint = Checkpoint(folder, fingerprint, seconds)
-        found = self.checkpoint.load()
+        self.checkpoint = checkpoint
+        found = checkpoint.load(told)
         self.helper.wait_for_everyone()
         if found is not None:
             self._restore(*found)

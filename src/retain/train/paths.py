@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
+from retain.errors import BadOption
 from retain.train.augment import Views
 from retain.train.checkpoints import prefixed, unprefixed
 from retain.train.data import Data
@@ -57,6 +58,9 @@ class PathIntegral(Term):
     Attributes:
         penalty: about earlier weights; its gradient does not count.
         totals: Σ −g·Δθ so far, by the names of parameters.
+
+    Raises:
+        BadOption: in `loss`, if adapters learn in the place of weights.
     """
 
     penalty: WeightPenalty | None = None
@@ -66,6 +70,8 @@ class PathIntegral(Term):
 
     def loss(self, step: Step) -> Any:
         """The penalty, or 0."""
+        if not self.totals:
+            _refuse_adapters(step.model)
         if self.penalty is None:
             return torch.zeros((), device=step.pictures.device)
         return self.penalty.loss(step)
@@ -83,10 +89,9 @@ class PathIntegral(Term):
 
     def _pull(self, name: str, weight: Any) -> Any:
         assert self.penalty is not None
-        pull = self.penalty.strength * (weight - self.penalty.reference[name].to(weight.device))
-        if self.penalty.importance is not None:
-            pull = pull * self.penalty.importance[name].to(weight.device)
-        return pull
+        reference, importance = self.penalty.on(weight.device)
+        pull = self.penalty.strength * (weight - reference[name])
+        return pull if importance is None else pull * importance[name]
 
     def after_step(self, model: Growing) -> None:
         """Adds what the step did."""
@@ -139,6 +144,8 @@ class RiemannianWalk(Term):
 
     def loss(self, step: Step) -> Any:
         """The penalty, or 0."""
+        if not self.steps:
+            _refuse_adapters(step.model)
         if self.steps % self.every == 0 and self._measured != self.steps:
             self._measure(step)
             self._measured = self.steps
@@ -195,6 +202,15 @@ class RiemannianWalk(Term):
         self.scores = unprefixed(here, "score ")
         self.information = unprefixed(here, "information ")
         self._origin = unprefixed(here, "origin ")
+
+
+def _refuse_adapters(model: Growing) -> None:
+    if any(".lora_" in name for name, _ in model.module.named_parameters()):
+        raise BadOption(
+            "this method adds up what every weight did while it moved, and with adapters the "
+            "weights themselves do not move; take a plan without lora, or a method that holds "
+            "answers, such as lwf"
+        )
 
 
 def _agree(tensors: Mapping[str, Any]) -> None:

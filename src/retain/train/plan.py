@@ -99,9 +99,10 @@ class Plan:
         head_rate: what the head's rate is multiplied by.
         gradual: the head learns first, and the others join from the top, some with each epoch
             (ULMFiT, §3.3, where it is one a layer; here as many as it takes to have all of them
-            learn in the second half).
+            learn in the second half; all at once where there is one epoch).
         lora: the rank of adapters that learn in the place of the body's weights; None for none.
-        batchnorm: ``"frozen"`` keeps every batch normalisation as it is, wherever it stands.
+        batchnorm: ``"frozen"`` keeps every batch normalisation as it is, wherever it stands, but
+            for those that are re-initialised with the layers around them.
 
     Raises:
         BadOption: if a value is impossible.
@@ -214,9 +215,10 @@ class Plan:
         state = self._state(place, len(blocks) - 1)
         rate = self.head_rate if block.head else self.rate
         rate *= self.layer_decay ** (len(blocks) - 1 - place)
-        if self.batchnorm == "frozen" and "running_mean" in dict(
-            module.get_submodule(layer.module).named_buffers(recurse=False)
-        ):
+        buffers = dict(module.get_submodule(layer.module).named_buffers(recurse=False))
+        # Statistics and scales of weights that are gone say nothing of those that begin anew.
+        kept = self.batchnorm == "frozen" and state != "re-initialised"
+        if kept and "running_mean" in buffers:
             state = "frozen"
         for rule in self.rules:
             if rule.matches(block, layer):
@@ -252,9 +254,9 @@ class Plan:
         >>> [Plan.preset("gradual-unfreezing").closed(8, epoch, 8) for epoch in range(6)]
         [8, 6, 4, 2, 0, 0]
         """
-        if not self.gradual:
+        if not self.gradual or epochs < 2:
             return 0
-        return max(0, blocks - epoch * math.ceil(blocks / max(1, epochs // 2)))
+        return max(0, blocks - epoch * math.ceil(blocks / (epochs // 2)))
 
 
 PRESETS: Final[Mapping[str, Plan]] = MappingProxyType(

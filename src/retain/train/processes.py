@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from retain.errors import BadOption
 from retain.train.needs import Later
 from retain.train.recipe import Precision
 
@@ -25,11 +26,22 @@ def accelerator(precision: Precision, device: str) -> Any:
 
     It shards nothing and wraps no network: what a step is, is decided here, so that any loss can
     use any part of a network, and any number of processes takes the same step.
+
+    Without CUDA it is the CPU: accelerate would take Apple's GPU, which has no float64, and losses
+    are added up in that.
+
+    Raises:
+        BadOption: if the precision needs a GPU and there is none.
     """
     # accelerate keeps one precision and one device per process for good; runs here differ.
     alone = state.PartialState._shared_state.get("num_processes", 1) == 1
     state.AcceleratorState._reset_state(reset_partial_state=alone)
-    return accelerate.Accelerator(mixed_precision=precision, cpu=device == "cpu")
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    if cpu and precision == "fp16":
+        raise BadOption(
+            "precision fp16 needs a GPU, and this training runs on the CPU; give bf16, or no"
+        )
+    return accelerate.Accelerator(mixed_precision=precision, cpu=cpu)
 
 
 def summed(helper: Any, parameters: Sequence[Any], numbers: Any) -> Any:

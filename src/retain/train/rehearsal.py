@@ -16,9 +16,12 @@ from retain.train.growing import Growing, Output
 from retain.train.inference import outputs
 from retain.train.needs import Later
 
-__all__ = ["Budget", "Choice", "choose", "kept"]
+__all__ = ["Budget", "Choice", "choose", "kept", "owned"]
 
 torch: Final = Later("torch", "choosing exemplars")
+
+# Of numbers near 1; far more than rounding makes of them.
+_NEAR: Final = 1e-6
 
 Choice = Literal["random", "herding", "entropy", "distance"]
 """``"random"``; ``"herding"``, the mean feature as well as possible (iCaRL, algorithm 4);
@@ -132,18 +135,25 @@ def _ranked(model: Growing, said: Output, label: str, how: Choice, quota: int) -
 
 
 def _herded(features: NDArray[np.float64], quota: int) -> NDArray[np.int64]:
-    """iCaRL, algorithm 4: each next one brings the mean of the chosen nearest to the true one."""
+    """iCaRL, algorithm 4: each next one brings the mean of the chosen nearest to the true one.
+
+    Which are near is told by one product with all features, and which of these is nearest by the
+    formula itself, so that rounding decides nothing that it did not decide there.
+    """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     unit = features / np.where(lengths > 0, lengths, 1)
     mean = unit.mean(0)
     total = np.zeros_like(mean)
-    left = np.ones(len(unit), dtype=bool)
+    # ‖μ − (t + φ)/c‖² = (‖cμ − t‖² − 2 φ·(cμ − t) + ‖φ‖²)/c², of which φ = 0 has no last part.
+    own = (lengths[:, 0] > 0).astype(np.float64)
     result: list[int] = []
     for count in range(1, quota + 1):
-        apart = np.linalg.norm(mean - (total + unit) / count, axis=1)
-        best = int(np.argmin(np.where(left, apart, np.inf)))
+        rough = own - 2 * (unit @ (count * mean - total))
+        near = np.flatnonzero(rough <= rough.min() + _NEAR)
+        apart = np.linalg.norm(mean - (total + unit[near]) / count, axis=1)
+        best = int(near[np.argmin(apart)])
         result.append(best)
-        left[best] = False
+        own[best] = np.inf
         total += unit[best]
     return np.array(result, dtype=np.int64)
 
@@ -189,14 +199,12 @@ def kept(
         views=views,
         seed=seed,
     )
-    return _own(joined([before.take(held), chosen]))
+    return owned(joined([before.take(held), chosen]))
 
 
-def _own(data: Data) -> Data:
-    """Tensors of their own, where the pictures are tensors: what is not kept can be let go."""
+def owned(data: Data) -> Data:
+    """The same pictures in a tensor of their own: what is not among them can be let go."""
     if not len(data):
         return data
     pictures: Any = data.pictures
-    numbers = torch.arange(len(data))
-    found = pictures[numbers]
-    return Data(found, data.labels)
+    return Data(pictures[torch.arange(len(data))], data.labels)

@@ -39,7 +39,7 @@ def beside(fresh: Data, old: Data, seed: int) -> tuple[Data, NDArray[np.int64]]:
     again = np.sort(np.random.default_rng(seed).choice(len(old), more, replace=False))
     drawn = np.concatenate([np.tile(np.arange(len(old)), whole), again]).astype(np.int64)
     numbers = np.concatenate([np.full(len(fresh), -1), drawn])
-    return joined([fresh, old.take(drawn.tolist())]), numbers
+    return joined([fresh, old.drawn(drawn.tolist())]), numbers
 
 
 @final
@@ -66,8 +66,8 @@ class LogitMatch(Term):
     """The mean squared distance of logits from remembered ones (DER, equation 5).
 
     Attributes:
-        wanted: float32 [n, classes], of the pictures of the run; NaN where nothing is remembered,
-            which counts for nothing.
+        wanted: float32 [m, classes]; NaN where nothing is remembered, which counts for nothing.
+        rows: int64 [n], which of them belongs to each picture of the run; −1 for the last.
         weights: float32 [n], of the pictures.
 
     Raises:
@@ -75,6 +75,7 @@ class LogitMatch(Term):
     """
 
     wanted: Any
+    rows: Any
     weights: Any
 
     def loss(self, step: Step) -> Any:
@@ -82,7 +83,7 @@ class LogitMatch(Term):
         if step.soft is not None:
             raise BadOption("remembered logits speak of whole pictures; turn mixup and cutmix off")
         logits = step.output.logits.float()
-        wanted = self.wanted[step.numbers].to(logits.device)
+        wanted = self.wanted[self.rows[step.numbers]].to(logits.device)
         known = ~wanted.isnan()
         apart = torch.where(known, logits - wanted.nan_to_num(), 0.0).square().sum(1)
         each = apart / known.sum(1).clamp(min=1)

@@ -38,11 +38,13 @@ def order(labels: Sequence[str], sampling: Sampling, seed: int, epoch: int) -> N
         raise BadOption(f"sampling {sampling!r} is not known; give all or balanced")
     if sampling == "all":
         return rng.permutation(len(labels)).astype(np.int64)
-    names = np.asarray(labels, dtype=object)
-    classes = rng.permutation(np.array(sorted(set(labels)), dtype=object))
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(labels):
+        places.setdefault(name, []).append(place)
+    classes = rng.permutation(np.array(sorted(places), dtype=object))
     drawn = []
     for place, name in enumerate(classes):
-        own = np.flatnonzero(names == name)
+        own = np.array(places[name], np.int64)
         # Who gets one more is drawn anew each epoch, with the order of the classes.
         many = len(labels) // len(classes) + (place < len(labels) % len(classes))
         rounds = [rng.permutation(own) for _ in range(-(-many // len(own)))]
@@ -53,12 +55,15 @@ def order(labels: Sequence[str], sampling: Sampling, seed: int, epoch: int) -> N
 def batches(numbers: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     """An epoch cut into as few batches of at most `size` as possible, all of nearly one size.
 
-    A last batch of one picture, which batch normalisation cannot take, comes up only if there is
-    but one picture, or `size` is 1.
+    A batch of one picture, which batch normalisation cannot take, comes up only if there is but one
+    picture, or `size` is 1: of an odd number cut into pairs, three are together.
 
     >>> [len(each) for each in batches(np.arange(101), 50)]
     [34, 34, 33]
     """
     if size < 1:
         raise BadOption(f"a batch of {size} pictures cannot be; give 1 or more")
-    return np.array_split(numbers, max(1, -(-len(numbers) // size)))
+    many = max(1, -(-len(numbers) // size))
+    if size > 1 and len(numbers) > 1 and len(numbers) // many == 1:
+        many = max(1, len(numbers) // 2)
+    return np.array_split(numbers, many)

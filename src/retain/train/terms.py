@@ -259,25 +259,36 @@ class WeightPenalty(Term):
     reference: Mapping[str, Any]
     importance: Mapping[str, Any] | None = None
     strength: float = 1.0
+    _there: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.importance is not None and self.importance.keys() != self.reference.keys():
             raise BadOption("importance and reference of a weight penalty name other parameters")
 
+    def on(self, device: Any) -> tuple[Mapping[str, Any], Mapping[str, Any] | None]:
+        """θ* and Ω on a device: moved there once, and not at every step."""
+        if device not in self._there:
+            reference = {name: each.to(device) for name, each in self.reference.items()}
+            importance = self.importance and {n: t.to(device) for n, t in self.importance.items()}
+            self._there[device] = reference, importance
+        found: tuple[Mapping[str, Any], Mapping[str, Any] | None] = self._there[device]
+        return found
+
     def loss(self, step: Step) -> Any:
         """See `Term`."""
         parameters = dict(step.model.module.named_parameters())
         total = torch.zeros((), device=step.pictures.device)
-        for name, before in self.reference.items():
+        reference, importance = self.on(total.device)
+        for name, before in reference.items():
             if name not in parameters:
                 raise BadOption(
                     f"the weight penalty speaks of {name!r}, which the network does not have; a "
                     f"plan with adapters cannot be combined with it"
                 )
             if parameters[name].requires_grad:
-                apart = (parameters[name] - before.to(total.device)).square()
-                if self.importance is not None:
-                    apart = apart * self.importance[name].to(total.device)
+                apart = (parameters[name] - before).square()
+                if importance is not None:
+                    apart = apart * importance[name]
                 total = total + apart.sum()
         return 0.5 * self.strength * total
 
@@ -296,13 +307,13 @@ def titles(terms: Sequence[Term]) -> list[str]:
 
 
 def settings(term: Term) -> list[str]:
-    """What decides a term: its plain values, and digests of its tensors and networks.
+    """What decides a term: its plain values, digests of its tensors and networks, its own terms.
 
     >>> settings(CrossEntropy(smoothing=0.1))
     ['among=None', 'smoothing=0.1', 'strength=1.0']
     """
     names = getattr(type(term), "__dataclass_fields__", {})
-    return [f"{name}={_summary(getattr(term, name))}" for name in names]
+    return [f"{name}={_summary(getattr(term, name))}" for name in names if name[0] != "_"]
 
 
 def _summary(value: object) -> str:
@@ -310,5 +321,9 @@ def _summary(value: object) -> str:
         return digest(value.module.state_dict())
     if isinstance(value, Mapping):
         return digest(value)
+    if torch.is_tensor(value):
+        return digest({"": value})
+    if isinstance(value, Term):
+        return f"{type(value).__name__}({', '.join(settings(value))})"
     plain = (str, int, float, bool, tuple, type(None))
     return repr(value) if isinstance(value, plain) else type(value).__name__

@@ -30,6 +30,7 @@ from retain.train import (
     Recipe,
     Taught,
     Views,
+    at_work,
     cifar_resnet,
     methods,
     schedules,
@@ -108,6 +109,8 @@ class Trained(Method):
         super().__init__(dimension, seed, workdir)
         common = {name: options.pop(name, usual) for name, usual in _USUAL.items()}
         self._method = methods.make(self.method, **options)
+        # With its options; what is listed is what it keeps by default.
+        self.keeps = _KEEPS[self._method.wants]  # type: ignore[misc]
         network = _network(common, seed, signed=self._method.head == "cosine")
         self._size, views = _seen_by(network, _optional("size", common["size"]))
         self._recipe = _recipe(common, seed, views, self._size)
@@ -134,7 +137,8 @@ class Trained(Method):
         if not classes:
             raise NothingLearned(f"{self.title} has learned nothing yet; teach it a lesson first")
         pictures = _Pictures(features, self._size)
-        found = self._method.scores(self._state, pictures, self._recipe.views)
+        with at_work(self._state.model, self._recipe):
+            found = self._method.scores(self._state, pictures, self._recipe.views)
         return classes, probabilities(found.double().numpy())
 
     def stored_bytes(self) -> int:

@@ -16,9 +16,9 @@ from retain.errors import BadOption
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
 from retain.train.needs import Later
-from retain.train.rehearsal import choose
+from retain.train.rehearsal import choose, owned
 from retain.train.terms import CrossEntropy, Distillation, Term
 
 __all__ = ["BiC", "bias"]
@@ -65,7 +65,8 @@ class BiC(Method):
         model = yield Phase("train", learned, terms)
         if not lesson.before.classes or not lesson.new or not len(held):
             return None
-        said = outputs(model, held.pictures, lesson.recipe.views).logits
+        with at_work(model, lesson.recipe):
+            said = outputs(model, held.pictures, lesson.recipe.views).logits
         newest = model.positions(lesson.new).numpy()
         targets = model.positions(held.labels).numpy()
         alpha, beta = bias(said.double().numpy(), targets, newest, self.pull)
@@ -93,8 +94,7 @@ class BiC(Method):
             else:
                 rest = own.take(range(quotas[name] - many))
             parts += [rest, spared.take(range(many))]
-        every = joined(parts)
-        return every.take(range(len(every)))
+        return owned(joined(parts))
 
     def _share(self, count: int) -> int:
         """How many of the exemplars of a class validate; with one more, at most one more does."""
@@ -112,9 +112,10 @@ class BiC(Method):
             held += own[many:]
         parts = [[old.take(sorted(learned))], [old.take(sorted(held))]]
         new: list[int] = []
+        had = old.counts
         for place, name in enumerate(fresh.classes):
             own = fresh.of_class(name)
-            lacking = self._share(quotas[name]) - self._share(old.counts[name])
+            lacking = self._share(quotas[name]) - self._share(had[name])
             order = np.random.default_rng((lesson.seed("aside"), place)).permutation(len(own))
             new += [own[each] for each in order[: max(0, min(lacking, len(own) - 1))]]
         rest = sorted(set(range(len(fresh))) - set(new))

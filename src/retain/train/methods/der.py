@@ -14,8 +14,9 @@ import numpy as np
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
 from retain.train.needs import Later
+from retain.train.rehearsal import owned
 from retain.train.replay import LogitMatch, RowCrossEntropy, beside
 from retain.train.terms import Term
 
@@ -55,7 +56,7 @@ class DERpp(Method):
         terms: list[Term] = [RowCrossEntropy(many * ((1 - kept) + self.beta * kept))]
         if len(old):
             wanted = torch.cat([self._logits(lesson, number), torch.full((1, number), torch.nan)])
-            terms.append(LogitMatch(wanted[among], many * self.alpha * kept))
+            terms.append(LogitMatch(wanted, among, many * self.alpha * kept))
         recipe = replace(lesson.recipe, batch=many * lesson.recipe.batch)
         yield Phase("train", data, terms, recipe=recipe)
         return None
@@ -63,7 +64,7 @@ class DERpp(Method):
     def keep(self, lesson: Lesson, model: Growing) -> Data:
         """Random pictures of each class."""
         every = joined([lesson.exemplars, lesson.fresh])
-        return every.take(self._chosen(lesson))
+        return owned(every.take(self._chosen(lesson)))
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
         """Their logits: the old ones of those kept before."""
@@ -85,7 +86,9 @@ class DERpp(Method):
         result = torch.full((len(lesson.exemplars), number), torch.nan)
         found = lesson.carried.get("logits")
         if found is None and len(result) and lesson.before.classes:
-            found = outputs(lesson.before, lesson.exemplars.pictures, lesson.recipe.views).logits
+            old, views = lesson.before, lesson.recipe.views
+            with at_work(old, lesson.recipe):
+                found = outputs(old, lesson.exemplars.pictures, views).logits
         if found is not None and len(found) == len(result):
             result[:, : found.shape[1]] = found
         return result

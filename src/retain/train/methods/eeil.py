@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
 from retain.train.rehearsal import kept
 from retain.train.terms import CrossEntropy, Distillation
 
@@ -45,15 +45,16 @@ class EEIL(Method):
             return None
         old = Distillation(lesson.before, self.temperature, self.strength, groups=True)
         model = yield Phase("train", lesson.rehearsed, [CrossEntropy(), old])
-        balanced = kept(
-            model,
-            lesson.exemplars,
-            lesson.fresh,
-            lesson.memory.budget,
-            lesson.memory.choice,
-            views=lesson.recipe.views,
-            seed=lesson.seed("balanced"),
-        )
+        with at_work(model, lesson.recipe):
+            balanced = kept(
+                model,
+                lesson.exemplars,
+                lesson.fresh,
+                lesson.memory.budget,
+                lesson.memory.choice,
+                views=lesson.recipe.views,
+                seed=lesson.seed("balanced"),
+            )
         if not len(balanced):
             return None
         every = Distillation(model.frozen(), self.temperature, self.strength, groups=True)

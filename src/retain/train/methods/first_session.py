@@ -51,10 +51,14 @@ class FirstSession(Method):
     single: ClassVar[frozenset[str]] = frozenset({"features", "places"})
     plan: str = "full"
 
+    def reach(self, *, first: bool) -> Plan:
+        """As its option says."""
+        return Plan.preset(self.plan)
+
     def phases(self, lesson: Lesson) -> Phases:
         """One phase in the first lesson, none later."""
         if not lesson.before.classes:
-            yield Phase("train", lesson.fresh, [CrossEntropy()], Plan.preset(self.plan))
+            yield Phase("train", lesson.fresh, [CrossEntropy()], self.reach(first=True))
         return None
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
@@ -71,7 +75,9 @@ class FirstSession(Method):
         """Calibrated logits of the exact head."""
         said = outputs(taught.model, pictures, views)
         classes = taught.model.classes
-        head = self._head(taught)
+        if "head" not in taught.found:
+            taught.found["head"] = self._head(taught)
+        head: Head = taught.found["head"]
         logits = head.logits(quantize(said.features.numpy())[0])
         order = [head.classes.index(name) for name in classes]
         return torch.from_numpy(np.ascontiguousarray(logits[:, order], np.float32))

@@ -20,9 +20,13 @@ class Freezing(Method):
     The parts of the head that older lessons made are frozen too: no picture of theirs is there.
     """
 
+    def reach(self, *, first: bool) -> Plan:
+        """Everything first, and then the head."""
+        return Plan.preset("full" if first else "head")
+
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         among = lesson.competing(lesson.fresh)
-        plan = Plan.preset("head" if lesson.before.classes else "full")
+        plan = self.reach(first=not lesson.before.classes)
         yield Phase("train", lesson.fresh, [CrossEntropy(among)], lesson.sealed(plan, among))
         return None

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, final
 from retain.errors import BadOption
 from retain.train.growing import Growing, Kind
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
 from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, FeatureDistillation, Step, Term
@@ -107,10 +107,11 @@ def imprinted(lesson: Lesson) -> Growing:
     """
     model = lesson.model.copy()
     normal = torch.nn.functional.normalize
-    features = outputs(lesson.before, lesson.fresh.pictures, lesson.recipe.views).features.double()
+    with at_work(lesson.before, lesson.recipe):
+        said = outputs(lesson.before, lesson.fresh.pictures, lesson.recipe.views)
     *older, newest = list(model.layer)
     length = torch.cat([part.weight for part in older]).detach().double().norm(dim=1).mean().cpu()
-    unit = normal(features)
+    unit = normal(said.features.double())
     with torch.no_grad():
         for place, name in enumerate(lesson.new):
             mean = normal(unit[lesson.fresh.of_class(name)].mean(0), dim=0)

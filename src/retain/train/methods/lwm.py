@@ -146,7 +146,9 @@ class LwM(Rehearsing):
 
     The paper gives neither β nor γ. Masana 2020's toolbox has 1 and 1, but its attention has no
     gradient; with one, γ = 0.1 was better than 1 on pictures kept out of the training
-    (docs/log.md). Deviation: one head grows, and only the classes that arrive compete.
+    (docs/log.md). Deviations: one head grows, and only the classes that arrive compete; without
+    exemplars the rows of older classes stay as they are, where LwF's go on learning by what is
+    distilled (γ was chosen so, and all figures measured).
 
     Attributes:
         beta: β.

@@ -56,7 +56,8 @@ class SI(Rehearsing):
         old = dict(lesson.model.module.named_parameters())
         new = dict(model.module.named_parameters())
         for name, gain in lesson.left.get("path", {}).items():
-            moved = (new[name] - old[name]).detach().cpu()
+            # The network is where it was trained, the one before on the CPU.
+            moved = new[name].detach().cpu() - old[name].detach().cpu()
             found = (gain / (moved.square() + self.damping)).clamp(min=0)
             result[name] = result[name] + found if name in result else found
         return result
