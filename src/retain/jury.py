@@ -8,14 +8,14 @@ among them: then some of its own are asked besides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import Factor, HeadOptions, left_out_logits, to_float
+from retain.algebra import Factor, HeadOptions, Moments, Statistics, left_out_logits, to_float
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
 from retain.solving import single_threaded
@@ -94,11 +94,14 @@ class Jury:
         rows: image → its place in `products`.
         lesson: image → label as they were in the scatter that whitens.
         products: theirs with P as it is since the lesson; None if there are no members.
+        taught: the class means that the scatter was taken about: their sums, and of `products`
+            Pμ_c [d, C] and xᵀPμ_c [n, C].
     """
 
     rows: Mapping[str, int]
     lesson: Mapping[str, str]
     products: Products | None = None
+    taught: tuple[Statistics, Floats, Floats] | None = None
 
     @classmethod
     def of(cls, state: State, options: HeadOptions) -> Jury:
@@ -109,7 +112,41 @@ class Jury:
         rows = [state.rows[image] for image in chosen]
         with single_threaded():
             products = Products(state.solver.factor, state.features[rows], options)
-        return cls({image: i for i, image in enumerate(chosen)}, state.jurors, products)
+            means = Moments.of(state.lesson).means
+            carried, raw, _ = products.of(means, np.arange(len(rows)))
+        places = {image: i for i, image in enumerate(chosen)}
+        return cls(places, state.jurors, products, (state.lesson, carried, raw))
+
+    def before(
+        self,
+        classes: Sequence[str],
+        moments: Moments,
+        products: tuple[Floats, Floats, Floats],
+        rows: NDArray[np.intp],
+        truth: NDArray[np.intp],
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """What `left_out_logits` takes as `before`; of a class that is new since, as it is now.
+
+        Args:
+            classes: of the state, in its order.
+            moments: its own.
+            products: with its means, as `Products.of` gives them.
+            rows: of members in `products`, [m].
+            truth: their classes [m].
+        """
+        counts, means = moments.counts.copy(), moments.means.copy()
+        carried, own = products[0].copy(), products[1][np.arange(len(truth)), truth]
+        if self.taught is None:
+            return counts, means, carried, own
+        lesson, columns, raw = self.taught
+        then = Moments.of(lesson)
+        there = np.array([lesson.classes.index(c) if c in lesson.classes else -1 for c in classes])
+        here = np.flatnonzero(there >= 0)
+        counts[here], means[here] = then.counts[there[here]], then.means[there[here]]
+        carried[:, here] = columns[:, there[here]]
+        known = there[truth] >= 0
+        own[known] = raw[rows[known], there[truth[known]]]
+        return counts, means, carried, own
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +183,9 @@ def judged(state: State, jury: Jury, options: HeadOptions) -> Judged:
     inside = np.array([jury.lesson.get(sample.image) == sample.label for sample in samples])
     with single_threaded():
         products = jury.products.of(solver.moments.means, rows)
+        before = jury.before(head.classes, solver.moments, products, rows, truth)
         logits = left_out_logits(
-            solver, tuning, options, products, jury.products.point, truth, inside
+            solver, tuning, options, products, jury.products.point, truth, inside, before
         )
         if state.mind.edited:
             change = head.weights - base.weights
