@@ -13,11 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from retain.algebra import REFERENCE, SCALE, cover, gather, whitened
+from retain.algebra import REFERENCE, SCALE
 from retain.answers import answer
 from retain.caches import Features, Mind
 from retain.comparisons import Cluster, Hint, Neighbour, Suggestion
 from retain.errors import BadImage, BadOption
+from retain.grouping import cover, gather, whitened
 from retain.intake import Taken, checked_label
 from retain.session import Session
 from retain.values import Sample, Skipped, Source

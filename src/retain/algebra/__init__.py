@@ -4,8 +4,7 @@ Read in this order: `fixed` (why sums are exact), `statistics` (the state), `hea
 a classifier), `tune` (its few numbers, by leave-one-out), `leaveout` (what a head says of a picture
 that it never saw), `pins` (corrections as constraints), `exceptions` (pictures that answer for
 their neighbourhood), `extension` and `extension_tuning` (new classes beside somebody's own last
-layer), `calibrate` and `novelty` (what scores mean), `compare` (what changed), `grouping` (what
-looks alike).
+layer), `calibrate` and `novelty` (what scores mean), `compare` (what changed).
 """
 
 from retain.algebra.compare import Difference, compare, predict_indices
@@ -13,7 +12,6 @@ from retain.algebra.exceptions import Exceptions, overridden
 from retain.algebra.extension import REFERENCE, ExtensionTuning, Start, extend
 from retain.algebra.extension_tuning import STARTED, started, tune_extension
 from retain.algebra.fixed import SCALE, quantize, to_float
-from retain.algebra.grouping import cover, gather, whitened
 from retain.algebra.heads import (
     UNTUNED,
     Head,
@@ -23,7 +21,7 @@ from retain.algebra.heads import (
 )
 from retain.algebra.leaveout import left_out_logits
 from retain.algebra.novelty import typicality
-from retain.algebra.pins import Pin, nearest_head, pin_head
+from retain.algebra.pins import Pin, nearest_head
 from retain.algebra.statistics import Statistics
 from retain.algebra.tune import tune, tuning_sample
 from retain.algebra.whitening import Factor, Moments, Solver
@@ -47,13 +45,10 @@ __all__ = [
     "Tuning",
     "base_head",
     "compare",
-    "cover",
     "extend",
-    "gather",
     "left_out_logits",
     "nearest_head",
     "overridden",
-    "pin_head",
     "predict_indices",
     "quantize",
     "started",
@@ -62,5 +57,4 @@ __all__ = [
     "tune_extension",
     "tuning_sample",
     "typicality",
-    "whitened",
 ]

@@ -242,7 +242,7 @@ def base_head(
         factor: that of the same whitening and tuning, if it is at hand.
 
     Returns:
-        The head, and the `Solver` that `pin_head` measures edits with.
+        The head, and the `Solver` that `nearest_head` measures edits with.
     """
     moments = Moments.of(statistics)
     if factor is None:

@@ -33,7 +33,7 @@ from retain.algebra.statistics import Statistics
 from retain.algebra.whitening import Solver
 from retain.errors import PinConflict
 
-__all__ = ["Pin", "lifted", "nearest_head", "pin_head"]
+__all__ = ["Pin", "lifted", "nearest_head"]
 
 Floats = NDArray[np.float64]
 
@@ -71,22 +71,6 @@ def lifted(logits: Floats, target: int, margin: float) -> Floats:
     result: Floats = np.minimum(logits, threshold)
     result[target] = threshold + margin
     return result
-
-
-def pin_head(
-    head: Head, solver: Solver, statistics: Statistics, pins: Sequence[Pin], margin: float
-) -> tuple[Head, tuple[str, ...]]:
-    """The head nearest to `head` in which every pin holds, and whose pins needed an edit.
-
-    Arguments as for `nearest_head`.
-
-    Raises:
-        PinConflict: if none is found; two pins that contradict each other are named.
-    """
-    edited, active, conflict = nearest_head(head, solver, statistics, pins, margin)
-    if conflict is not None:
-        raise conflict
-    return edited, active
 
 
 def nearest_head(

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retain.algebra import Statistics, cover, gather, quantize, whitened
+from retain.algebra import Statistics, quantize
 from retain.algebra.whitening import Factor, Moments, Solver
+from retain.grouping import cover, gather, whitened
 
 
 def heaps(sizes, *, seed=0, apart=6.0, d=5):
