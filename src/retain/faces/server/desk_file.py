@@ -1,0 +1,82 @@
+"""The desk's file: one SQLite database that all worker processes share, and its transactions."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, final
+
+__all__ = ["DeskFile"]
+
+_FORMAT: Final = 1
+
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS pictures (
+    hash TEXT PRIMARY KEY, name TEXT NOT NULL, at REAL NOT NULL, bytes INTEGER NOT NULL,
+    data BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (
+    id TEXT PRIMARY KEY, hash TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS answers_at ON answers (at);
+CREATE INDEX IF NOT EXISTS answers_hash ON answers (hash);
+CREATE TABLE IF NOT EXISTS inbox (
+    hash TEXT PRIMARY KEY, label TEXT NOT NULL, probability REAL NOT NULL,
+    typicality REAL NOT NULL, answer TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, value REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS gauges (
+    worker INTEGER, key TEXT, value REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (worker, key));
+"""
+
+
+@final
+class DeskFile:
+    """A connection to ``desk.db`` in a folder, for one thread at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._file = folder / "desk.db"
+        self._base = self._opened()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._base.close()
+
+    def rows(self, statement: str, given: Sequence[Any] = ()) -> list[Any]:
+        """What a statement finds."""
+        return self._base.execute(statement, given).fetchall()
+
+    def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Run a statement for each row."""
+        self._base.executemany(statement, rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything inside is written, or nothing."""
+        self._base.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._base.execute("ROLLBACK")
+            raise
+        self._base.execute("COMMIT")
+
+    def flush(self) -> None:
+        """Empty the log of the database, which would still hold what was deleted."""
+        self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _opened(self) -> sqlite3.Connection:
+        os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
+        base = sqlite3.connect(
+            self._file, timeout=10.0, isolation_level=None, check_same_thread=False
+        )
+        for pragma in ("journal_mode = WAL", "synchronous = OFF", "secure_delete = ON"):
+            base.execute(f"PRAGMA {pragma}")
+        if base.execute("PRAGMA user_version").fetchone()[0] not in (0, _FORMAT):
+            base.execute("BEGIN IMMEDIATE")
+            for table in ("pictures", "answers", "inbox", "counters", "gauges"):
+                base.execute(f"DROP TABLE IF EXISTS {table}")
+            base.execute("COMMIT")
+        base.executescript(f"{_TABLES} PRAGMA user_version = {_FORMAT};")
+        return base
