@@ -9,6 +9,7 @@ from tests.server.conftest import Server, body, cluster, npy
 
 from retain.faces.server import desk as module  # isort: skip
 from retain.faces.server.desk import Desk, Kept  # isort: skip
+from retain.store.beside import erase_asked  # isort: skip
 
 
 @pytest.fixture
@@ -71,6 +72,30 @@ def test_what_is_erased_is_on_no_disk(desk, tmp_path):
     assert b"picture 1 " in data
     assert b"picture 2 " not in data
     assert kept(2).image.encode() not in data
+
+
+def test_forgetting_overwrites_a_desk_without_a_server(tmp_path, desk):
+    """As the command line does, whether the server runs or not."""
+    names = desk.keep([kept(n, 3000) for n in range(3)])
+    desk.wonder([(kept(1).image, "mug", 0.5, 0.01, names[1])])
+    desk.settle()
+    erase_asked(tmp_path, [kept(1).image])
+    data = b"".join(each.read_bytes() for each in (tmp_path / "serve").iterdir())
+    assert b"picture 1 " not in data
+    assert kept(1).image.encode() not in data
+    assert desk.asked(names[1]) is None
+    assert desk.inbox() == (0, [])
+    assert desk.picture(kept(2).image) == kept(2, 3000)
+    erase_asked(tmp_path / "nothing", [kept(1).image])
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"no database at all " * 300])
+def test_forgetting_removes_a_desk_that_cannot_be_read(tmp_path, spoilt):
+    (tmp_path / "serve").mkdir()
+    file = tmp_path / "serve" / "desk.db"
+    file.write_bytes(spoilt)
+    erase_asked(tmp_path, [kept(1).image])
+    assert not spoilt or not file.exists()
 
 
 def test_many_write_at_once(desk, tmp_path):

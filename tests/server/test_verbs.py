@@ -1,11 +1,13 @@
 """The verbs as routes: each does what its method does, and says so in the same words."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 
 import retain
+from retain.errors import DiskFull
 from retain.values import content_hash, to_json
 from tests.server.conftest import LABELS, Server, body, cluster, npy
 
@@ -190,6 +192,82 @@ def test_what_others_forget_leaves_the_desk_too(vectors):
         serving = server.serving
         serving._desk_work.submit(serving._looked, 0, server.client.portal.call(_loop)).result()
         assert serving.desk.asked(asked["id"]) is None
+
+
+def everywhere(server, text):
+    """The files of a classifier that hold these bytes."""
+    files = (file for file in server.settings.path.rglob("*") if file.is_file())
+    return [file for file in files if text in file.read_bytes()]
+
+
+def test_what_others_taught_and_forgot_leaves_nothing_behind(vectors):
+    """Asked about on the page; taught, and forgotten, from the command line."""
+    row = cluster("eel", 1, seed=3)[0]
+    with Server(vectors) as server:
+        asked = server.post("/predict", content=npy(row))["predictions"][0]
+        server.serving.desk.settle()
+        with retain.open(vectors) as other:
+            other.learn(row[None], "eel", force=True)
+            other.forget([asked["image"]])
+        assert not everywhere(server, npy(row)[-40:])
+        assert not everywhere(server, asked["image"][7:].encode())
+        again = {"pictures": [{"image": asked["image"]}]}
+        server.post("/predict", json=again, status=404)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_others_taught_leaves_the_desk(vectors, running):
+    row = cluster("eel", 1, seed=3)[0]
+    with Server(vectors) as server:
+        asked = server.post("/predict", content=npy(row))["predictions"][0]
+        if running:
+            _teach(vectors, row)
+            deadline = time.monotonic() + 30
+            while server.serving.desk.picture(asked["image"]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert server.serving.desk.picture(asked["image"]) is None
+    if not running:
+        _teach(vectors, row)
+        with Server(vectors) as server:
+            deadline = time.monotonic() + 30
+            while server.serving.desk.picture(asked["image"]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert server.serving.desk.picture(asked["image"]) is None
+            assert server.serving.desk.asked(asked["id"]) == asked["image"]
+
+
+def test_what_is_brought_back_leaves_the_desk(server):
+    row = cluster("eel", 1, seed=3)[0]
+    lesson = [body(row, label="eel")]
+    server.post("/learn", "owner", json={"items": lesson, "force": True})
+    server.post("/undo", "teacher")
+    asked = server.post("/predict", content=npy(row))["predictions"][0]
+    assert server.serving.desk.picture(asked["image"])
+    server.post("/undo", "teacher", json={"event": server.shop.event})
+    serving = server.serving
+    serving._desk_work.submit(
+        serving._looked, server.shop.event - 1, server.client.portal.call(_loop)
+    ).result()
+    assert serving.desk.picture(asked["image"]) is None
+
+
+def test_forget_reaches_the_desk_before_anything_can_go_wrong(server, monkeypatch):
+    row = cluster("eel", 1, seed=3)[0]
+    lesson = [body(row, label="eel")]
+    server.post("/learn", "owner", json={"items": lesson, "force": True})
+    server.post("/undo", "teacher")
+    asked = server.post("/predict", content=npy(row))["predictions"][0]
+    full = DiskFull("no room left to erase the last traces")
+    monkeypatch.setattr("retain.store.erasing.rewrite", lambda _: (_ for _ in ()).throw(full))
+    told = server.post("/forget", "owner", json={"events": [4]}, status=507)
+    assert told["error"] == "DiskFull"
+    assert server.serving.desk.picture(asked["image"]) is None
+    assert server.serving.desk.asked(asked["id"]) is None
+
+
+def _teach(path, row):
+    with retain.open(path) as other:
+        other.learn(row[None], "eel", force=True)
 
 
 async def _loop():

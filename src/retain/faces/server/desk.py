@@ -95,6 +95,11 @@ class Desk:
         with self._reading():
             self._file.close()
 
+    def settle(self) -> None:
+        """Write what waits."""
+        with self._reading():
+            pass
+
     # -- pictures asked about ------------------------------------------------------------------
 
     def keep(self, pictures: Sequence[Kept], remembered: Container[str] = ()) -> list[str]:
@@ -120,7 +125,7 @@ class Desk:
     def _wait(self, many: bool) -> None:
         """Have what waits written soon; now, if nothing may wait or too much does."""
         if many or not self._behind:
-            self._settle()
+            self.settle()
             return
         with self._called:
             if self._writer is None and not self._ended.is_set():
@@ -138,7 +143,7 @@ class Desk:
             if self._ended.wait(self._behind):
                 return
             try:
-                self._settle()
+                self.settle()
             except sqlite3.Error as error:
                 _LOG.warning("the desk could not be written: %s", error)
 
@@ -214,6 +219,12 @@ class Desk:
             if answers:
                 self._file.many("DELETE FROM answers WHERE hash = ?", rows)
         self._flush()
+
+    def hold(self, images: Container[str]) -> list[str]:
+        """The hashes of those of these pictures whose bytes are here."""
+        with self._reading():
+            rows = self._file.rows("SELECT hash FROM pictures")
+        return [row[0] for row in rows if row[0] in images]
 
     def forget_strays(self, remembered: set[str]) -> None:
         """Drop what tells of pictures that are neither here nor remembered any more."""
@@ -302,11 +313,6 @@ class Desk:
     def _writing(self) -> Iterator[None]:
         with self._reading(), self._file.transaction():
             yield
-
-    def _settle(self) -> None:
-        """Write what waits."""
-        with self._reading():
-            pass
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -231,8 +231,11 @@ async def forget(asked: Owner, body: Forget) -> Response:
         images = [hash_of(serving, image) for image in body.images]
         chosen = (images, body.labels, body.events)
         gone = [each.image for each in serving.classifier.forget_preview(*chosen)]
+        # What waits to be written there is not where `forget` would look for it.
+        serving.desk.settle()
         found = serving.classifier.forget(*chosen, force=body.force, dry_run=body.dry_run)
         if not body.dry_run:
+            # Who asked meanwhile has left a question once more.
             serving.desk.erase(gone, answers=True)
         return found
 

@@ -42,6 +42,10 @@ _BEHIND: Final = 0.2
 _LOG: Final = logging.getLogger("retain.serve")
 
 
+# Events that make members, and how many of them are looked at one by one.
+_TEACHING: Final = frozenset({"learn", "reference", "correct"})
+_MANY: Final = 10
+
 Asking = tuple[int, int | str | None, bool]
 """How a picture is asked about: how many classes, of which version, whether it is kept."""
 
@@ -286,14 +290,33 @@ class Serving:
 
     def _looked(self, last: int, loop: asyncio.AbstractEventLoop) -> int:
         event = self.classifier.event
+        if last < 0:
+            self._clear_desk()
         if event == last or last < 0:
             return event
-        fresh = [each for each in self.classifier.log() if each.event > last]
-        if any(each.kind == "forget" for each in fresh):
-            self.desk.forget_strays({each.image for each in self.classifier.samples()})
+        log = self.classifier.log()
+        fresh = [each for each in log if each.event > last]
+        self._make_room(fresh, {each.event: each.kind for each in log})
         for each in fresh:
             loop.call_soon_threadsafe(self._tell, retain.to_json(each))
         return event
+
+    def _make_room(self, fresh: Sequence[retain.Event], kinds: dict[int, str]) -> None:
+        """What others taught leaves the desk as well, and so does what tells of the forgotten."""
+        taught = [each.event for each in fresh if each.kind in _TEACHING]
+        # An undo that is taken back brings pictures back, and does not say which.
+        back = any(each.kind == "undo" and kinds.get(each.target or 0) == "undo" for each in fresh)
+        if back or len(taught) > _MANY or any(each.kind == "forget" for each in fresh):
+            self._clear_desk()
+        elif taught:
+            shown = [self.classifier.show(event).samples for event in taught]
+            self.taught(self.desk.hold({each.image for samples in shown for each in samples}))
+
+    def _clear_desk(self) -> None:
+        """Take what the classifier keeps off the desk, and what tells of pictures that are gone."""
+        remembered = {each.image for each in self.classifier.samples()}
+        self.taught(self.desk.hold(remembered))
+        self.desk.forget_strays(remembered)
 
     def _tell(self, event: dict[str, Any]) -> None:
         for queue in self._listeners:
