@@ -309,8 +309,9 @@ class Serving:
         if back or len(taught) > _MANY or any(each.kind == "forget" for each in fresh):
             self._clear_desk()
         elif taught:
-            shown = [self.classifier.show(event).samples for event in taught]
-            self.taught(self.desk.hold({each.image for samples in shown for each in samples}))
+            shown = [self.classifier.show(event) for event in taught]
+            spoken = [sample for each in shown for sample in getattr(each, "samples", ())]
+            self.taught(self.desk.hold({sample.image for sample in spoken}))
 
     def _clear_desk(self) -> None:
         """Take what the classifier keeps off the desk, and what tells of pictures that are gone."""
