@@ -75,6 +75,54 @@ def test_roles(server):
         server.ask("GET", route, "teacher", status=403)
 
 
+def decrees(server):
+    """(event, kind) of what only the owner may do, each done once."""
+    for route, wanted in (
+        ("/gate", {"regressions": 0.5}),
+        ("/promote", {"version": 2, "force": True}),
+        ("/promote", {"version": 3, "force": True}),
+        ("/rollback", {}),
+        ("/rename", {"old": "bee", "new": "hornet"}),
+        ("/merge", {"old": "hornet", "into": "cow", "force": True}),
+    ):
+        server.post(route, "owner", json=wanted)
+        yield server.shop.event, server.shop.log()[-1].kind
+
+
+def test_what_the_owner_decreed_only_the_owner_takes_back(server):
+    for event, kind in decrees(server):
+        for wanted in ({"event": event}, {}, {"event": event, "dry_run": True}):
+            told = server.post("/undo", "teacher", json=wanted, status=403)
+            assert (told["error"], kind in told["message"]) == ("Forbidden", True)
+        assert server.shop.event == event
+    server.post("/undo", "owner", json={"event": event})
+    # Nor is it brought back by anybody else.
+    back = server.shop.event
+    server.post("/undo", "teacher", json={"event": back}, status=403)
+    server.post("/undo", "owner", json={"event": back})
+    server.post("/undo", "teacher", json={"event": 10_000}, status=404)
+
+
+def test_a_teacher_restores_only_what_teachers_did(server):
+    first = server.shop.event
+    lesson = [body(row, label="dog") for row in cluster("dog", 4)]
+    server.post("/learn", "teacher", json={"items": lesson})
+    taught = server.shop.event
+    server.post("/gate", "owner", json={"regressions": 0.5})
+    decreed = server.shop.event
+    told = server.post("/restore", "teacher", json={"event": first})
+    assert (told["undone"], told["kept"]) == ([taught], [decreed])
+    assert told["summary"] == f"as after event {first}, but for 1 that cannot be taken back by you"
+    assert server.get("/gate")["regressions"] == 0.5
+    told = server.post("/restore", "owner", json={"event": first})
+    assert told["undone"] == [decreed]
+    undone = server.shop.event
+    # As it was before the owner took that back: nobody else may.
+    told = server.post("/restore", "teacher", json={"event": undone - 1})
+    assert (told["undone"], told["kept"]) == ([], [undone])
+    assert server.get("/gate")["regressions"] != 0.5
+
+
 def test_a_wrong_token_opens_nothing(server):
     for value in ("Bearer x", "Bearer ", "Basic !!", "Basic eDp5", "Digest x", "Bearer " + "é" * 9):
         answer = server.client.get("/status", headers={"Authorization": value.encode("latin-1")})

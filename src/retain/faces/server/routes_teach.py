@@ -14,7 +14,7 @@ from pydantic import Field
 from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 
-from retain.errors import BadOption, CannotUndo, GateRefused
+from retain.errors import BadOption
 from retain.faces.server.asked import Asked, Owner, Teacher, pictures_body, version_of
 from retain.faces.server.bodies import (
     Corrections,
@@ -25,6 +25,7 @@ from retain.faces.server.bodies import (
     hash_of,
 )
 from retain.faces.server.problems import Json
+from retain.faces.server.restoring import restored, undoable
 from retain.faces.server.settings import PICTURES
 from retain.faces.server.streaming import answered
 from retain.values import Budgets, Progress, to_json
@@ -178,48 +179,22 @@ async def undo(asked: Teacher, body: Undo | None = None) -> Response:
     given = body or Undo()
     asked.check_force(given.force)
     options = {"force": given.force, "dry_run": given.dry_run}
-    return await _changed(asked, lambda: asked.serving.classifier.undo(given.event, **options))
+    classifier = asked.serving.classifier
+
+    def work() -> Any:
+        return classifier.undo(undoable(classifier, given.event, asked.who), **options)
+
+    return await _changed(asked, work)
 
 
 @router.post("/restore")
 async def restore(asked: Teacher, body: Restore) -> Response:
     """Take back every later event: all that can be, or none where the gate refuses one."""
-    classifier = asked.serving.classifier
     asked.check_force(body.force)
-
-    def work() -> Any:
-        classifier_events = classifier.log()
-        if body.event > (classifier_events[-1].event if classifier_events else 0):
-            classifier.show(body.event)
-        later = [e for e in reversed(classifier_events) if e.event > body.event and not e.undone]
-        undone: list[int] = []
-        kept: list[int] = []
-        steps: list[int] = []
-        for each in later:
-            if each.kind == "forget":
-                kept.append(each.event)
-            elif each.kind != "undo" or (each.target or 0) <= body.event:
-                try:
-                    step = classifier.undo(each.event, force=body.force).event
-                    undone.append(each.event)
-                    steps += [] if step is None else [step]
-                except CannotUndo:
-                    # Nothing is left of it, for every picture was forgotten since.
-                    kept.append(each.event)
-                except GateRefused:
-                    # Half a restoration is no state that anybody asked for.
-                    for step in reversed(steps):
-                        classifier.undo(step, force=True)
-                    raise
-        but = f", but for {len(kept)} that cannot be taken back" if kept else ""
-        return {
-            "event": classifier.event,
-            "undone": undone,
-            "kept": kept,
-            "summary": f"as after event {body.event}{but}",
-        }
-
-    return await _changed(asked, work)
+    return await _changed(
+        asked,
+        lambda: restored(asked.serving.classifier, body.event, asked.who, force=body.force),
+    )
 
 
 @router.post("/forget")
