@@ -6,6 +6,8 @@ import stat
 
 import pytest
 
+import retain
+from retain.values import content_hash
 from tests.server.conftest import Server, b64, body, cluster, npy
 
 from retain.errors import BadOption  # isort: skip
@@ -269,6 +271,30 @@ def test_no_path_reaches_the_files(server, monkeypatch, name):
     for route in (f"/image/{name}", f"/samples/{name}", f"/page/{name}"):
         assert server.client.get(route).status_code in (404, 405, 200)
     assert not [path for path in opened if "passwd" in path or path.endswith(name or "\0")]
+
+
+def test_explaining_opens_no_file_that_a_name_names(drawn, tmp_path, monkeypatch):
+    """Where only features are kept, the picture is what was sent, or there is none."""
+    with retain.create(tmp_path / "shop", memory="features") as shop:
+        for label, files in drawn.items():
+            shop.learn(files[:3], label)
+    first, *rest = drawn
+    mine = drawn[first][0].read_bytes()
+    with Server(tmp_path / "shop") as server:
+        monkeypatch.chdir(server.settings.folder)
+        (server.settings.folder / "secret.jpg").write_bytes(drawn[rest[0]][5].read_bytes())
+        shown = []
+        for name in ("free.jpg", "secret.jpg", "tokens.json"):
+            given = {"pictures": [{"bytes": b64(mine), "name": name}]}
+            shown.append(server.post("/explain", json=given)["evidence"])
+        assert shown[0]
+        assert shown == shown[:1] * 3
+        last = drawn[first][7].read_bytes()
+        lesson = {"items": [{"bytes": b64(last), "name": "tokens.json", "label": first}]}
+        server.post("/learn", "owner", json={**lesson, "force": True})
+        told = server.post("/explain", json={"pictures": [{"image": content_hash(last)}]})
+        assert told["evidence"] is None
+        assert "only its feature" in told["note"]
 
 
 def test_a_name_is_only_shown(server):
