@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import retain
+from retain.faces.server import protocols
 from retain.values import content_hash
 from tests.server.conftest import LABELS, Server, b64, cluster, npy
 
@@ -100,7 +101,7 @@ def test_v2_pixels(photos, drawn):
         {"inputs": [1]},
         tensor(datatype="FP32"),
         tensor(datatype="FP32", shape=[1, 12], data=[1] * 11),
-        tensor(datatype="FP32", shape=[10**9, 10**9], data=[1]),
+        tensor(datatype="FP32", shape=[1000, 10**9], data=[1]),
         tensor(datatype="X", shape=[1], data=[1]),
         tensor(datatype="BYTES", shape=[1], data=["!!"]),
         tensor(datatype="BYTES", shape=[2], data=["AAAA"]),
@@ -116,6 +117,33 @@ def test_v2_refuses_in_words(server, body):
     answer = server.client.post("/v2/models/shop/infer", json=body)
     assert answer.status_code in (400, 422), answer.text
     assert answer.json()["message"]
+
+
+def infer(server, count, kind, shape, data):
+    """A request with `data` after its JSON; they speak of `count` pictures."""
+    given = {
+        "name": "images",
+        "shape": [count, *shape],
+        "datatype": kind,
+        "parameters": {"binary_data_size": len(data)},
+    }
+    head = json.dumps({"inputs": [given]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return server.post("/v2/models/shop/infer", content=head + data, headers=headers, status=413)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "size"), [("UINT8", [1, 1, 3], 3), ("FP32", [1], 4), ("BYTES", [], 4)]
+)
+def test_v2_counts_pictures_before_it_makes_them(server, monkeypatch, kind, shape, size):
+    made = []
+    for name in ("encode_array", "encode_vector", "_source"):
+        monkeypatch.setattr(protocols, name, lambda *_: made.append(1) or b"")
+    count = 100_000
+    assert infer(server, count, kind, shape, bytes(count * size))["error"] == "TooLarge"
+    if kind == "BYTES":
+        assert infer(server, 1, kind, shape, bytes(count * size))["error"] == "TooLarge"
+    assert not made
 
 
 def test_hugging_face_shapes(server):

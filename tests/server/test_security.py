@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import threading
 
 import pytest
 
@@ -11,6 +12,7 @@ from retain.values import content_hash
 from tests.server.conftest import Server, b64, body, cluster, npy
 
 from retain.errors import BadOption  # isort: skip
+from retain.faces.server import security, serving  # isort: skip
 from retain.faces.server.security import cookie_name  # isort: skip
 from retain.faces.server.tokens import Tokens, hashed  # isort: skip
 
@@ -225,6 +227,35 @@ def test_a_body_may_be_so_long(vectors):
         told = server.post("/predict", content=iter([b"x" * 6000, b"x" * 6000]), status=413)
         assert told["error"] == "TooLarge"
         assert server.post("/predict", content=npy(cluster("bee", 1)[0]))["predictions"]
+
+
+def test_so_much_may_come_at_a_time(vectors, monkeypatch):
+    """Of all clients together, since each body is held until it is whole."""
+    monkeypatch.setattr(security, "_HELD", 0)
+    with Server(vectors, body=10_000) as server:
+        row, held = npy(cluster("bee", 1)[0]), server.client.app._held
+        for kind in ("image/jpeg", "text/plain"):
+            held.bytes = 19_990
+            told = server.client.post("/predict", content=row, headers={"Content-Type": kind})
+            assert (told.status_code, told.json()["error"]) == (503, "Busy")
+            assert told.headers["retry-after"]
+            assert held.bytes == 19_990
+            held.bytes = 0
+            server.post("/predict", content=row, headers={"Content-Type": kind})
+            assert held.bytes == 0
+
+
+def test_a_large_picture_is_named_beside_others(vectors, monkeypatch):
+    """Its hash takes long: others are answered meanwhile."""
+    where = []
+    real = serving.content_hash
+    monkeypatch.setattr(
+        serving, "content_hash", lambda data: where.append(threading.current_thread()) or real(data)
+    )
+    with Server(vectors) as server:
+        for size, name in ((1000, "asyncio"), (2_000_000, "retain-read")):
+            server.post("/predict", content=bytes(size))
+            assert where[-1].name.startswith(name)
 
 
 def test_requests_may_come_so_often(vectors):

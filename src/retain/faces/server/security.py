@@ -47,6 +47,9 @@ _HEADERS: Final = [
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1", "testserver"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _READ: Final = 30.0
+
+# Bytes of all the bodies that one process holds at a time.
+_HELD: Final = 1024 * 1024 * 1024
 _CLIENTS: Final = 10_000
 _BURST: Final = 4.0
 
@@ -71,6 +74,7 @@ class Door:
         self._metrics = metrics
         self._cookie = cookie_name(settings)
         self._rates: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._held = _Held(max(_HELD, 2 * settings.body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -78,6 +82,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        measured = _Measured(receive, self._settings.body, self._held)
 
         async def guarded(message: Message) -> None:
             nonlocal status
@@ -89,10 +94,11 @@ class Door:
 
         try:
             scope["retain.who"] = self._admitted(scope)
-            await self._app(scope, _Measured(receive, self._settings.body), guarded)
+            await self._app(scope, measured, guarded)
         except Problem as problem:
             await answer_to(problem)(scope, receive, guarded)
         finally:
+            self._held.bytes -= measured.read
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
             self._metrics.request(route, str(scope["method"])[:10], status, seconds)
@@ -187,13 +193,23 @@ def _place(address: str) -> tuple[str, str]:
 
 
 @final
-class _Measured:
-    """A request's body, which may be neither too long nor too slow."""
+class _Held:
+    """How many bytes of bodies are held, of all requests under way, and may be."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, most: int) -> None:
+        self.bytes = 0
+        self.most = most
+
+
+@final
+class _Measured:
+    """A request's body, which may be neither too long nor too slow, nor come when many do."""
+
+    def __init__(self, receive: Receive, most: int, held: _Held) -> None:
         self._receive = receive
-        self._left = most
+        self.read = 0
         self._most = most
+        self._held = held
         self._until = time.monotonic() + _READ
         self._whole = False
 
@@ -206,8 +222,12 @@ class _Measured:
         except TimeoutError:
             raise Problem(408, "TooSlow", f"the body took longer than {_READ:.0f} s") from None
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            self.read += size
+            self._held.bytes += size
             self._whole = not message.get("more_body", False)
-            if self._left < 0:
+            if self._held.bytes > self._held.most:
+                raise Problem(503, "Busy", "too much is being sent already; try again in a moment")
+            if self.read > self._most:
                 raise Problem(413, "TooLarge", f"a body may have {self._most:,} bytes at most")
         return message  # type: ignore[no-any-return]

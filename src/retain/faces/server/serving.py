@@ -36,6 +36,9 @@ _WAITING: Final = 256
 _RECALL: Final = 512
 _POLL: Final = 0.25
 
+# Bytes whose hash takes so long (a millisecond) that others are answered meanwhile.
+_LARGE: Final = 1024 * 1024
+
 # Seconds that what is kept for whoever corrects it may wait to be written, where no other process
 # can be asked about it.
 _BEHIND: Final = 0.2
@@ -64,6 +67,11 @@ class Answers:
 def source(kept: Kept) -> Source:
     """A picture from the desk, as the classifier takes it."""
     return Source(kept.name, lambda: kept.data, image=kept.image)
+
+
+def _named(read: Sequence[tuple[str, bytes]]) -> list[Kept]:
+    """Pictures by their hashes."""
+    return [Kept(content_hash(data), name, data) for name, data in read]
 
 
 @final
@@ -176,7 +184,9 @@ class Serving:
         progress: Callable[[int, int], None] | None = None,
     ) -> Answers:
         """Answer pictures, and keep them on the desk for whoever corrects them."""
-        kept = [Kept(content_hash(data := each.read()), each.name, data) for each in pictures]
+        read = [(each.name, each.read()) for each in pictures]
+        many = sum(len(data) for _, data in read) > _LARGE
+        kept = await self.read(_named, read) if many else _named(read)
         if len(kept) == 1 and not similar and progress is None:
             return await self._counted(self._together.ask, (top, version, keep), kept[0])
         asking = top, version, keep
