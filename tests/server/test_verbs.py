@@ -1,6 +1,8 @@
 """The verbs as routes: each does what its method does, and says so in the same words."""
 
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -410,6 +412,40 @@ def test_a_classifier_without_pictures(tmp_path, memory):
             "/correct", "teacher", json={"corrections": [{"image": name, "label": "bee"}]}
         )
         assert told["fixed"] is True
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=99999999-", "bytes=5-1", "nonsense", "bytes=0-3", "bytes=0-3,7-9"]
+)
+def test_a_download_is_whole_and_leaves_nothing_behind(vectors, tmp_path, monkeypatch, asked):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with Server(vectors) as server:
+        before = sorted((tmp_path / "temporary").iterdir())
+        answer = server.ask("GET", "/pack", "owner", headers={"Range": asked})
+        assert answer.headers["accept-ranges"] == "none"
+        assert int(answer.headers["content-length"]) == len(answer.content) > 10_000
+        assert sorted((tmp_path / "temporary").iterdir()) == before
+        monkeypatch.setattr(retain.Classifier, "pack", lambda *_: 1 / 0)
+        server.ask("GET", "/pack", "owner", status=500)
+        assert sorted((tmp_path / "temporary").iterdir()) == before
+
+
+def test_what_a_killed_server_was_sending_goes_at_the_next_start(vectors, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    script = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from retain.faces.server import downloads, settings\n"
+        "place = downloads._place(settings.Settings(downloads.Path(sys.argv[2])))\n"
+        "with downloads.workshop(place) as room:\n"
+        "    (room / 'made.retain').write_bytes(b'all of it'); os._exit(9)\n"
+    )
+    given = [sys.executable, "-c", script, str(tmp_path / "temporary"), str(vectors)]
+    assert subprocess.run(given, check=False).returncode == 9
+    assert list((tmp_path / "temporary").rglob("made.retain"))
+    with Server(vectors):
+        assert not list((tmp_path / "temporary").rglob("made.retain"))
 
 
 def test_export_and_pack_are_downloads(photos):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Query
 from pydantic import Field
-from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 
 from retain.errors import BadOption
@@ -24,6 +20,7 @@ from retain.faces.server.bodies import (
     given,
     hash_of,
 )
+from retain.faces.server.downloads import download
 from retain.faces.server.problems import Json
 from retain.faces.server.restoring import restored, undoable
 from retain.faces.server.settings import PICTURES
@@ -277,29 +274,16 @@ async def export(
 ) -> Response:
     """The classifier as one ONNX file."""
     chosen = version_of(version)
-    return await _download(
-        asked, ".onnx", lambda file: asked.serving.classifier.export(file, version=chosen)
+    return await download(
+        asked.serving, ".onnx", lambda file: asked.serving.classifier.export(file, version=chosen)
     )
 
 
 @router.get("/pack", response_class=FileResponse)
 async def pack(asked: Owner) -> Response:
     """All of it as one file."""
-    return await _download(asked, ".retain", asked.serving.classifier.pack)
+    return await download(asked.serving, ".retain", asked.serving.classifier.pack)
 
 
 async def _changed(asked: Asked, work: Callable[[], Any]) -> Response:
     return Json(to_json(await asked.serving.change(asked.who, work)))
-
-
-async def _download(asked: Asked, suffix: str, write: Callable[[Path], object]) -> Response:
-    folder = Path(tempfile.mkdtemp(prefix="retain-"))
-    name = asked.serving.settings.name
-    try:
-        await asked.serving.read(write, folder / f"made{suffix}")
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    clear = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-    kind = "application/octet-stream"
-    return FileResponse(folder / f"made{suffix}", 200, None, kind, clear, f"{name}{suffix}")
