@@ -194,6 +194,19 @@ def test_a_cookie_changes_something_only_from_our_own_page(server):
     server.post("/undo", headers=mine, status=401)
 
 
+@pytest.mark.parametrize(
+    "other", ['prefs={"theme":"dark"}', "name=Anna Maria", "=", "a", 'b="', "c=é", "d[]=1,2"]
+)
+def test_cookies_of_others_sign_nobody_out(server, other):
+    answer = server.ask("POST", "/session", "teacher")
+    mine = answer.headers["set-cookie"].partition(";")[0]
+    server.client.cookies.clear()
+    for both in (f"{other}; {mine}", f"{mine}; {other}", f"{other};{mine};{other}"):
+        told = server.get("/session", headers={"Cookie": both.encode("latin-1")})
+        assert told["actor"] == "teacher"
+    assert server.get("/session", headers={"Cookie": other.encode("latin-1")})["role"] == "reader"
+
+
 def test_a_foreign_page_cannot_even_ask(server):
     """Otherwise any site could fill the inbox of whoever visits it."""
     row = npy(cluster("bee", 1)[0])

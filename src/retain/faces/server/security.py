@@ -13,10 +13,10 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from retain.faces.server.metrics import Metrics
@@ -143,13 +143,8 @@ class Door:
             return text.partition(":")[2] or "?", False
         if kind:
             return "?", False
-        if b"cookie" not in headers:
-            return "", True
-        try:
-            found = SimpleCookie(headers.get(b"cookie", "")).get(self._cookie)
-        except CookieError:
-            return "", True
-        return (found.value if found else ""), True
+        # Other servers of this machine set cookies too, in whatever form: each is read by itself.
+        return cookie_parser(headers.get(b"cookie", "")).get(self._cookie, ""), True
 
     def _check_host(self, headers: Mapping[bytes, str]) -> None:
         # On loopback readers need no token, so a name that an attacker lets point here (DNS
