@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import retain
-from retain.errors import CannotUndo, GateRefused
-from retain.faces.server.problems import Problem
+from retain.errors import CannotUndo, RetainError
+from retain.faces.server.problems import Problem, problem_of
 from retain.faces.server.tokens import Who
 from retain.values import Event
 
@@ -47,9 +47,13 @@ def undoable(classifier: retain.Classifier, event: int | None, who: Who) -> int 
 def restored(
     classifier: retain.Classifier, event: int, who: Who, *, force: bool = False
 ) -> dict[str, Any]:
-    """Take back every event after one: all that can be, or none where the gate refuses one.
+    """Take back every event after one: all that can be, or none where one fails.
 
     What only the owner may take back stays where somebody else asks.
+
+    Raises:
+        RetainError: whatever kept an event from being taken back; then nothing has changed.
+        Problem: if besides, what had been taken back could not be brought back; it says what.
     """
     log = {each.event: each for each in classifier.log()}
     if event > max(log, default=0):
@@ -71,10 +75,9 @@ def restored(
         except CannotUndo:
             # Nothing is left of it, for every picture was forgotten since.
             kept.append(each.event)
-        except GateRefused:
+        except Exception as error:
             # Half a restoration is no state that anybody asked for.
-            for step in reversed(steps):
-                classifier.undo(step, force=True)
+            _bring_back(classifier, steps, error)
             raise
     owners = any(
         log[number].kind not in _FINAL and not _may(log, log[number], who) for number in kept
@@ -87,6 +90,22 @@ def restored(
         "kept": kept,
         "summary": f"as after event {event}{but}",
     }
+
+
+def _bring_back(classifier: retain.Classifier, steps: Sequence[int], error: Exception) -> None:
+    """Undo what a restoration did before it failed."""
+    for done, step in enumerate(reversed(steps)):
+        try:
+            classifier.undo(step, force=True)
+        except RetainError as again:
+            left = ", ".join(map(str, reversed(steps[: len(steps) - done])))
+            raise Problem(
+                problem_of(error, {}).status,
+                type(error).__name__,
+                f"the restoration stopped half way ({type(error).__name__}), and what it had done "
+                f"could not be taken back either ({type(again).__name__}); to be where it began, "
+                f"undo these events in this order: {left}",
+            ) from error
 
 
 def _may(log: Mapping[int, Event], event: Event, who: Who) -> bool:

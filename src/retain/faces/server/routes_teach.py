@@ -186,7 +186,7 @@ async def undo(asked: Teacher, body: Undo | None = None) -> Response:
 
 @router.post("/restore")
 async def restore(asked: Teacher, body: Restore) -> Response:
-    """Take back every later event: all that can be, or none where the gate refuses one."""
+    """Take back every later event: all that can be, or none where one fails."""
     asked.check_force(body.force)
     return await _changed(
         asked,
