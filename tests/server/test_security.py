@@ -154,6 +154,36 @@ def test_tokens_are_kept_as_hashes_for_their_owner_only(vectors):
             tokens.add(name, role)
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"tokens": [{"hash": 1}]}', "[" * 100_000])
+def test_damaged_tokens_are_said_and_close_no_more_than_they_must(server, text):
+    (server.settings.folder / "tokens.json").write_text(text)
+    told = server.get("/status", "owner", status=503)
+    assert told["error"] == "Damaged"
+    assert str(server.settings.path) not in told["message"]
+    assert server.get("/status")["images"] == 36
+    (server.settings.folder / "tokens.json").unlink()
+    server.ask("GET", "/status", "owner", status=401)
+
+
+def test_tokens_may_be_made_at_the_same_time(vectors):
+    """From several terminals, say: none takes another's away."""
+    folder, made = vectors / "serve", {}
+
+    def make(start):
+        for number in range(start, start + 10):
+            made[f"a{number}"] = Tokens(folder).add(f"a{number}", "reader")
+        Tokens(folder).drop(f"a{start}")
+
+    threads = [threading.Thread(target=make, args=(10 * n,)) for n in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    names = {f"a{n}" for n in range(40) if n % 10}
+    assert set(Tokens(folder).names()) == names
+    assert all(Tokens(folder).who(made[name]).name == name for name in names)
+
+
 def test_a_dropped_token_is_refused_at_once(server):
     server.get("/session", "teacher")
     Tokens(server.settings.folder).drop("teacher")

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retain.errors import RetainError
 from retain.faces.server.metrics import Metrics
-from retain.faces.server.problems import Problem, answer_to
+from retain.faces.server.problems import Problem, answer_to, problem_of
 from retain.faces.server.settings import Settings
 from retain.faces.server.tokens import ANONYMOUS, Tokens, Who
 
@@ -73,6 +74,7 @@ class Door:
         self._tokens = tokens
         self._metrics = metrics
         self._cookie = cookie_name(settings)
+        self._hide = {str(settings.path): settings.name}
         self._rates: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._held = _Held(max(_HELD, 2 * settings.body))
 
@@ -93,7 +95,11 @@ class Door:
             await send(message)
 
         try:
-            scope["retain.who"] = self._admitted(scope)
+            try:
+                scope["retain.who"] = self._admitted(scope)
+            except RetainError as error:
+                # Whatever is wrong with the tokens.
+                raise problem_of(error, self._hide) from error
             await self._app(scope, measured, guarded)
         except Problem as problem:
             await answer_to(problem)(scope, receive, guarded)

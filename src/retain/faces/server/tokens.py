@@ -12,17 +12,21 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
-from retain.errors import BadOption, Damaged
+from retain.errors import BadOption, Damaged, StoreError
+from retain.store.lock import exclusive
 
 __all__ = ["ANONYMOUS", "ROLES", "Tokens", "Who", "hashed", "made"]
 
 ROLES: Final = ("reader", "teacher", "owner")
 """From the least to the most: each may do what those before it may."""
+
+_WAIT: Final = 10.0  # seconds
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]{0,63}")
 
@@ -86,6 +90,7 @@ class Tokens:
 
         Raises:
             BadOption: if there is no such role, or the name cannot be one.
+            Locked: if somebody else is changing the tokens for too long.
         """
         if role not in ROLES:
             raise BadOption(f"there is no role {role!r}; use {', '.join(ROLES)}")
@@ -95,8 +100,9 @@ class Tokens:
                 f"(64 at most)"
             )
         token = made()
-        kept = {key: who for key, who in self._read().items() if who.name != name}
-        self._write({**kept, hashed(token): Who(name, role)})
+        with self._changing():
+            kept = {key: who for key, who in self._read().items() if who.name != name}
+            self._write({**kept, hashed(token): Who(name, role)})
         return token
 
     def drop(self, name: str) -> None:
@@ -104,20 +110,33 @@ class Tokens:
 
         Raises:
             BadOption: if nobody of that name has one.
+            Locked: if somebody else is changing the tokens for too long.
         """
-        kept = {key: who for key, who in self._read().items() if who.name != name}
-        if len(kept) == len(self._read()):
-            names = ", ".join(sorted(self.names())) or "nobody"
-            raise BadOption(f"{name!r} has no token; those who have: {names}")
-        self._write(kept)
+        with self._changing():
+            known = self._read()
+            kept = {key: who for key, who in known.items() if who.name != name}
+            if len(kept) == len(known):
+                names = ", ".join(sorted(self.names())) or "nobody"
+                raise BadOption(f"{name!r} has no token; those who have: {names}")
+            self._write(kept)
 
     # -- inside -------------------------------------------------------------------------------
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Between reading and writing, nobody else changes them."""
+        folder = self._file.parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with exclusive(folder, "serve", _WAIT, "tokens.lock"):
+            yield
 
     def _read(self) -> Mapping[str, Who]:
         try:
             status = self._file.stat()
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            raise StoreError(f"{self._file} cannot be read ({error.strerror})") from error
         seen = (status.st_ino, status.st_size, status.st_mtime_ns)
         if seen != self._seen:
             try:
@@ -125,7 +144,11 @@ class Tokens:
                 known = {row["hash"]: Who(row["name"], row["role"]) for row in rows}
                 if not all(who.role in ROLES for who in known.values()):
                     raise ValueError("a role that there is not")
-            except (ValueError, KeyError, TypeError) as error:
+            except FileNotFoundError:
+                return {}
+            except OSError as error:
+                raise StoreError(f"{self._file} cannot be read ({error.strerror})") from error
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise Damaged(
                     f"{self._file} does not hold tokens ({error}); remove it, and new ones are made"
                 ) from error
@@ -133,7 +156,6 @@ class Tokens:
         return self._known
 
     def _write(self, known: Mapping[str, Who]) -> None:
-        self._file.parent.mkdir(mode=0o700, exist_ok=True)
         rows = [{"name": who.name, "role": who.role, "hash": key} for key, who in known.items()]
         fresh = self._file.with_name(f".tokens.{os.getpid()}")
         fresh.unlink(missing_ok=True)
