@@ -1,5 +1,6 @@
 """What is kept besides: bounded, shared, and gone when it should be."""
 
+import stat
 import threading
 import time
 
@@ -96,6 +97,35 @@ def test_forgetting_removes_a_desk_that_cannot_be_read(tmp_path, spoilt):
     file.write_bytes(spoilt)
     erase_asked(tmp_path, [kept(1).image])
     assert not spoilt or not file.exists()
+
+
+def spoil(file, how):
+    data = bytearray(file.read_bytes())
+    if how == "torn":
+        data = data[: len(data) // 2]
+    elif how == "other":
+        data = b"no database at all " * 300
+    else:
+        start = 4096 if how == "inside" else 0
+        data[start : start + 20_000] = b"\xa5" * 20_000
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("how", ["torn", "other", "inside", "header"])
+def test_a_damaged_desk_is_made_anew(tmp_path, how):
+    """There is nothing on it that a server would have to end for."""
+    first = Desk(tmp_path / "serve")
+    first.keep([kept(n, 3000) for n in range(30)])
+    first.close()
+    file = tmp_path / "serve" / "desk.db"
+    spoil(file, how)
+    second = Desk(tmp_path / "serve")
+    second.begin()
+    name = second.keep([kept(1)])[0]
+    assert second.asked(name) == kept(1).image
+    assert len(second.lately(10)) == 1
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    second.close()
 
 
 def test_many_write_at_once(desk, tmp_path):

@@ -14,7 +14,7 @@ from typing import Final
 
 from retain.store.failures import translated
 
-__all__ = ["erase_asked"]
+__all__ = ["discard", "erase_asked", "spoilt"]
 
 _FILE: Final = Path("serve", "desk.db")
 _TABLES: Final = ("pictures", "inbox", "answers")
@@ -38,10 +38,20 @@ def erase_asked(path: Path, images: Sequence[str]) -> None:
             with closing(sqlite3.connect(file, timeout=10.0, isolation_level=None)) as base:
                 _erase(base, [(image,) for image in images])
         except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _SPOILT:
+            if not spoilt(error):
                 raise
-            for end in ("", "-wal", "-shm"):
-                file.with_name(file.name + end).unlink(missing_ok=True)
+            discard(file)
+
+
+def spoilt(error: sqlite3.Error) -> bool:
+    """Whether an error says that the file holds nothing that can be understood."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SPOILT
+
+
+def discard(file: Path) -> None:
+    """Remove a database and the files that go with it."""
+    for end in ("", "-wal", "-shm"):
+        file.with_name(file.name + end).unlink(missing_ok=True)
 
 
 def _erase(base: sqlite3.Connection, rows: Sequence[tuple[str]]) -> None:

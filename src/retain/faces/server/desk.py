@@ -300,7 +300,9 @@ class Desk:
         return counters, dict(gauges)
 
     def begin(self) -> None:
-        """Start counting from nothing, and drop what is too old."""
+        """Start counting from nothing, and drop what is too old, or cannot be read."""
+        with self._reading():
+            self._file.check()
         with self._writing():
             self._file.rows("DELETE FROM counters")
             self._file.rows("DELETE FROM gauges")

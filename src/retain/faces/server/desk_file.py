@@ -1,7 +1,11 @@
-"""The desk's file: one SQLite database that all worker processes share, and its transactions."""
+"""The desk's file: one SQLite database that all worker processes share, and its transactions.
+
+Nothing in it is worth a server that does not start: where it cannot be read, it is made anew.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -9,7 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, final
 
+from retain.store.beside import discard, spoilt
+
 __all__ = ["DeskFile"]
+
+_LOG: Final = logging.getLogger("retain.serve")
 
 _FORMAT: Final = 1
 
@@ -66,17 +74,50 @@ class DeskFile:
         """Empty the log of the database, which would still hold what was deleted."""
         self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def check(self) -> None:
+        """Read all of it, and make it anew where that cannot be done; before others use it."""
+        try:
+            found = self.rows("PRAGMA quick_check(1)")[0][0]
+        except sqlite3.DatabaseError as error:
+            if not spoilt(error):
+                raise
+            found = str(error)
+        if found != "ok":
+            self._base.close()
+            self._base = self._made_anew(found)
+
     def _opened(self) -> sqlite3.Connection:
+        try:
+            return self._connected()
+        except sqlite3.DatabaseError as error:
+            if not spoilt(error):
+                raise
+            return self._made_anew(str(error))
+
+    def _made_anew(self, why: str) -> sqlite3.Connection:
+        _LOG.warning("the desk could not be read (%s) and is made anew", why)
+        discard(self._file)
+        return self._connected()
+
+    def _connected(self) -> sqlite3.Connection:
         os.close(os.open(self._file, os.O_RDWR | os.O_CREAT, 0o600))
         base = sqlite3.connect(
             self._file, timeout=10.0, isolation_level=None, check_same_thread=False
         )
-        for pragma in ("journal_mode = WAL", "synchronous = OFF", "secure_delete = ON"):
-            base.execute(f"PRAGMA {pragma}")
-        if base.execute("PRAGMA user_version").fetchone()[0] not in (0, _FORMAT):
-            base.execute("BEGIN IMMEDIATE")
-            for table in ("pictures", "answers", "inbox", "counters", "gauges"):
-                base.execute(f"DROP TABLE IF EXISTS {table}")
-            base.execute("COMMIT")
-        base.executescript(f"{_TABLES} PRAGMA user_version = {_FORMAT};")
+        try:
+            _lay_out(base)
+        except BaseException:
+            base.close()
+            raise
         return base
+
+
+def _lay_out(base: sqlite3.Connection) -> None:
+    for pragma in ("journal_mode = WAL", "synchronous = OFF", "secure_delete = ON"):
+        base.execute(f"PRAGMA {pragma}")
+    if base.execute("PRAGMA user_version").fetchone()[0] not in (0, _FORMAT):
+        base.execute("BEGIN IMMEDIATE")
+        for table in ("pictures", "answers", "inbox", "counters", "gauges"):
+            base.execute(f"DROP TABLE IF EXISTS {table}")
+        base.execute("COMMIT")
+    base.executescript(f"{_TABLES} PRAGMA user_version = {_FORMAT};")
