@@ -1,14 +1,17 @@
 """What is kept besides: bounded, shared, and gone when it should be."""
 
+import sqlite3
 import stat
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from tests.server.conftest import Server, body, cluster, npy
 
 from retain.faces.server import desk as module  # isort: skip
+from retain.faces.server import waiting  # isort: skip
 from retain.faces.server.desk import Desk, Kept  # isort: skip
 from retain.store.beside import erase_asked  # isort: skip
 
@@ -293,7 +296,7 @@ def test_what_waits_is_erased_as_if_it_had_been_written(tmp_path):
 
 
 def test_too_much_does_not_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_WAITING", 1000)
+    monkeypatch.setattr(waiting, "BYTES", 1000)
     late, other = Desk(tmp_path / "serve", behind=60), Desk(tmp_path / "serve")
     first = late.keep([kept(1, 400)])[0]
     assert other.asked(first) is None
@@ -330,3 +333,100 @@ def test_of_what_is_remembered_only_the_question_is_kept(desk):
     assert [desk.asked(each) for each in name] == [kept(1).image, kept(2).image]
     assert desk.picture(kept(1).image) is None
     assert desk.picture(kept(2).image) == kept(2)
+
+
+# -- where the disk does not let it ----------------------------------------------------------------
+
+
+class Full:
+    """A desk's file that takes nothing while `full`."""
+
+    def __init__(self, file):
+        self.file, self.full = file, True
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    @contextmanager
+    def transaction(self):
+        with self.file.transaction():
+            yield
+            if self.full:
+                self.file.rows("ROLLBACK")  # as SQLite itself does where the disk is full
+                raise sqlite3.OperationalError("database or disk is full")
+
+
+def filled(desk, monkeypatch):
+    monkeypatch.setattr(module, "_REST", 0.0)
+    desk._file = Full(desk._file)
+    return desk._file
+
+
+def test_what_cannot_be_written_is_answered_without_a_name(desk, monkeypatch):
+    file = filled(desk, monkeypatch)
+    assert desk.keep([kept(1), kept(2)]) == ["", ""]
+    assert desk.picture(kept(1).image) is None
+    file.full = False
+    name = desk.keep([kept(3)])[0]
+    assert desk.asked(name) == kept(3).image
+    assert [each.image for each in desk.lately(10)] == [kept(3).image]
+
+
+def test_what_waits_is_not_lost_where_the_disk_is_full_for_a_while(tmp_path, monkeypatch):
+    late = Desk(tmp_path / "serve", behind=0.01)
+    file = filled(late, monkeypatch)
+    names = late.keep([kept(1), kept(2, 3000)])
+    late.wonder([(kept(1).image, "mug", 0.5, 0.01, names[0])])
+    time.sleep(0.2)
+    assert late.asked(names[0]) is None
+    file.full = False
+    assert late.asked(names[0]) == kept(1).image
+    assert late.inbox()[0] == 1
+    late.close()
+
+
+def test_what_is_erased_meanwhile_does_not_come_back(tmp_path, monkeypatch):
+    late = Desk(tmp_path / "serve", behind=60)
+    monkeypatch.setattr(module, "_REST", 60.0)
+    file = Full(late._file)
+    late._file = file
+    names = late.keep([kept(n) for n in range(4)])
+    late.wonder([(kept(n).image, "mug", 0.5, 0.01, names[n]) for n in range(4)])
+    assert late.lately(9) == []
+    file.full = False
+    late.erase([kept(1).image], answers=True)
+    late.erase([kept(2).image], answers=False)
+    late.dismiss([kept(3).image])
+    late._rest = 0.0
+    assert [each.image for each in late.lately(9)] == [kept(0).image]
+    assert [late.asked(name) for name in names] == [
+        kept(n).image if n != 1 else None for n in range(4)
+    ]
+    late.close()
+
+
+def test_too_much_that_cannot_be_written_is_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "ANSWERS", 10)
+    late = Desk(tmp_path / "serve", behind=60)
+    filled(late, monkeypatch)
+    names = [late.keep([kept(n)])[0] for n in range(30)]
+    assert all(names[:10])
+    assert not any(names[10:])
+    late.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_desk_keeps_nobody_from_an_answer(vectors, monkeypatch, workers):
+    with Server(vectors, workers=workers) as server:
+        file = filled(server.serving.desk, monkeypatch)
+        row = cluster("bee", 1)[0] * 1.01
+        told = server.post("/predict", content=npy(row))["predictions"][0]
+        assert told["label"] == "bee"
+        assert bool(told["id"]) == (workers == 1)
+        # What was written to the journal is not denied.
+        lesson = [body(cluster("bee", 1)[0] * 1.02, label="bee")]
+        assert server.post("/learn", "teacher", json={"items": lesson})["learned"] == 1
+        server.ask("GET", "/metrics")
+        file.full = False
+        text = server.ask("GET", "/metrics").text
+        assert 'retain_changes_total{verb="learn"} 1' in text

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, final
 
 from retain.faces.server.desk_file import DeskFile
+from retain.faces.server.waiting import Answer, Kept, Waiting, Wondered
 
 __all__ = ["Desk", "Kept", "Unknown"]
 
@@ -35,18 +36,8 @@ _INBOX: Final = 500
 _TIDY: Final = 500
 _TIDY_BYTES: Final = 32 * 1024 * 1024
 
-# So many bytes wait to be written at most, or as many answers.
-_WAITING: Final = 16 * 1024 * 1024
-_WAITING_ANSWERS: Final = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A picture on the desk: its hash, the name it came under, its bytes."""
-
-    image: str
-    name: str
-    data: bytes
+# Seconds until it is tried again to write, where that failed.
+_REST: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +66,19 @@ class Desk:
 
     def __init__(self, folder: Path, behind: float = 0.0) -> None:
         self._turn = threading.RLock()
-        self._line = threading.Lock()
+        self._starting = threading.Lock()
         self._behind = behind
-        self._pending: list[tuple[str, Kept, float]] = []
-        self._wondered: list[tuple[str, str, float, float, str, float]] = []
-        self._waiting = self._since = self._since_bytes = 0
+        self._waiting = Waiting()
+        self._since = self._since_bytes = 0
+        self._rest = 0.0
         self._ended = threading.Event()
-        self._called = threading.Condition(self._line)
         self._writer: threading.Thread | None = None
         self._file = DeskFile(folder)
 
     def close(self) -> None:
         """Write what waits, and let go of the file."""
         self._ended.set()
-        with self._called:
-            self._called.notify()
+        self._waiting.call()
         if self._writer is not None:
             self._writer.join()
         with self._reading():
@@ -105,6 +94,8 @@ class Desk:
     def keep(self, pictures: Sequence[Kept], remembered: Container[str] = ()) -> list[str]:
         """Keep pictures that were asked about; returns a new name for the answer to each.
 
+        The names are empty where the disk does not let it: that is no reason to answer nothing.
+
         Args:
             pictures: what was asked about.
             remembered: hashes of those that the classifier keeps itself: of these, only that they
@@ -115,11 +106,12 @@ class Desk:
             replace(each, data=b"") if each.image in remembered else each for each in pictures
         ]
         names = [f"p-{secrets.token_hex(12)}" for _ in pictures]
-        with self._line:
-            self._pending += [(name, each, now) for name, each in zip(names, pictures, strict=True)]
-            self._waiting += sum(len(each.data) for each in pictures)
-            many = self._waiting > _WAITING or len(self._pending) > _WAITING_ANSWERS
+        many = self._waiting.add(
+            [(name, each, now) for name, each in zip(names, pictures, strict=True)]
+        )
         self._wait(many)
+        if (many or not self._behind) and self._waiting.give_up(names):
+            return [""] * len(names)
         return names
 
     def _wait(self, many: bool) -> None:
@@ -127,27 +119,22 @@ class Desk:
         if many or not self._behind:
             self.settle()
             return
-        with self._called:
+        with self._starting:
             if self._writer is None and not self._ended.is_set():
                 self._writer = threading.Thread(
                     target=self._write_behind, name="retain-desk-behind", daemon=True
                 )
                 self._writer.start()
-            self._called.notify()
+        self._waiting.call()
 
     def _write_behind(self) -> None:
         while True:
-            with self._called:
-                while not (self._pending or self._wondered or self._ended.is_set()):
-                    self._called.wait()
-            if self._ended.wait(self._behind):
+            self._waiting.wait(self._ended.is_set)
+            if self._ended.wait(max(self._behind, self._rest - time.monotonic())):
                 return
-            try:
-                self.settle()
-            except sqlite3.Error as error:
-                _LOG.warning("the desk could not be written: %s", error)
+            self.settle()
 
-    def _write_kept(self, waiting: Sequence[tuple[str, Kept, float]]) -> None:
+    def _write_kept(self, waiting: Sequence[Answer]) -> None:
         self._file.many(
             "INSERT INTO pictures VALUES (?, ?, ?, ?, ?) "
             "ON CONFLICT (hash) DO UPDATE SET at = excluded.at",
@@ -167,7 +154,7 @@ class Desk:
             self._since = self._since_bytes = 0
             self._tidy(waiting[-1][2])
 
-    def _write_wondered(self, rows: Sequence[tuple[str, str, float, float, str, float]]) -> None:
+    def _write_wondered(self, rows: Sequence[Wondered]) -> None:
         self._file.many(
             "INSERT INTO inbox SELECT ?, ?, ?, ?, ?, ? "
             "WHERE EXISTS (SELECT 1 FROM pictures WHERE hash = ?) ON CONFLICT DO NOTHING",
@@ -213,7 +200,7 @@ class Desk:
     def erase(self, images: Sequence[str], *, answers: bool) -> None:
         """Overwrite pictures; with `answers`, also what tells that they were asked about."""
         rows = [(image,) for image in images]
-        with self._writing():
+        with self._writing_without(set(images), answers=answers):
             self._file.many("DELETE FROM pictures WHERE hash = ?", rows)
             self._file.many("DELETE FROM inbox WHERE hash = ?", rows)
             if answers:
@@ -241,8 +228,7 @@ class Desk:
     def wonder(self, rows: Sequence[tuple[str, str, float, float, str]]) -> None:
         """Put pictures into the inbox: (hash, label, probability, typicality, answer) of each."""
         now = time.time()
-        with self._line:
-            self._wondered += [(*row, now) for row in rows]
+        self._waiting.wonder([(*row, now) for row in rows])
         self._wait(False)
 
     def inbox(self, offset: int = 0, limit: int = _INBOX) -> tuple[int, list[Unknown]]:
@@ -264,7 +250,7 @@ class Desk:
         """Take pictures out of the inbox, or all; returns how many. Their bytes go as well."""
         if not images:
             images = [each.image for each in self.inbox()[1]]
-        with self._writing():
+        with self._writing_without(set(images), answers=False):
             before = self._file.rows("SELECT count(*) FROM inbox")[0][0]
             rows = [(image,) for image in images]
             self._file.many("DELETE FROM inbox WHERE hash = ?", rows)
@@ -317,19 +303,35 @@ class Desk:
             yield
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Inside, nobody else uses the file, and nothing waits to be written."""
-        with self._turn:
-            with self._line:
-                kept, self._pending, self._waiting = self._pending, [], 0
-                wondered, self._wondered = self._wondered, []
-            if kept or wondered:
-                with self._file.transaction():
-                    if kept:
-                        self._write_kept(kept)
-                    if wondered:
-                        self._write_wondered(wondered)
+    def _writing_without(self, images: set[str], *, answers: bool) -> Iterator[None]:
+        """Inside, these pictures do not wait to be written either, nor, with `answers`, theirs."""
+        with self._writing():
+            self._waiting.erase(images, answers=answers)
             yield
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Inside, nobody else uses the file, and nothing waits that could be written."""
+        with self._turn:
+            if time.monotonic() >= self._rest:
+                self._write_waiting()
+            yield
+
+    def _write_waiting(self) -> None:
+        """Write what waits; where that fails it waits on, and the disk is given a rest."""
+        kept, wondered = self._waiting.take()
+        if not (kept or wondered):
+            return
+        try:
+            with self._file.transaction():
+                if kept:
+                    self._write_kept(kept)
+                if wondered:
+                    self._write_wondered(wondered)
+        except sqlite3.Error as error:
+            _LOG.warning("the desk could not be written: %s", error)
+            self._rest = time.monotonic() + _REST
+            self._waiting.give_back(kept, wondered)
 
     def _tidy(self, now: float) -> None:
         run = self._file.rows

@@ -9,7 +9,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -65,10 +65,12 @@ class DeskFile:
         self._base.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._base.execute("COMMIT")
         except BaseException:
-            self._base.execute("ROLLBACK")
+            # A disk that is full, say, has ended it already.
+            with suppress(sqlite3.Error):
+                self._base.execute("ROLLBACK")
             raise
-        self._base.execute("COMMIT")
 
     def flush(self) -> None:
         """Empty the log of the database, which would still hold what was deleted."""

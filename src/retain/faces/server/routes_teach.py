@@ -208,7 +208,7 @@ async def forget(asked: Owner, body: Forget) -> Response:
         found = serving.classifier.forget(*chosen, force=body.force, dry_run=body.dry_run)
         if not body.dry_run:
             # Who asked meanwhile has left a question once more.
-            serving.desk.erase(gone, answers=True)
+            serving.forgotten(gone)
         return found
 
     return await _changed(asked, work)

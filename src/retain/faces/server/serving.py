@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -229,7 +230,7 @@ class Serving:
         if keep and good:
             remembered = {each.image for each in answers if each.remembered}
             given = self.desk.keep(good, remembered)
-            names = {each.image: name for each, name in zip(good, given, strict=True)}
+            names = {each.image: name for each, name in zip(good, given, strict=True) if name}
         self._wonder(answers, names)
         return Answers(
             found.event,
@@ -266,8 +267,20 @@ class Serving:
 
     def taught(self, images: Sequence[str]) -> None:
         """Taught pictures leave the desk: the classifier keeps them now."""
-        if images:
-            self.desk.erase(list(images), answers=False)
+        self._leave(images, answers=False)
+
+    def forgotten(self, images: Sequence[str]) -> None:
+        """Nothing tells any more that these were asked about."""
+        self._leave(images, answers=True)
+
+    def _leave(self, images: Sequence[str], *, answers: bool) -> None:
+        # The event is written by now: a desk that is in the way must not deny it. What cannot go
+        # now goes by the next event or the next start, and what is forgotten went before.
+        try:
+            if images:
+                self.desk.erase(list(images), answers=answers)
+        except sqlite3.Error as error:
+            _LOG.warning("what was taught could not leave the desk: %s", error)
 
     def listen(self) -> asyncio.Queue[dict[str, Any] | None]:
         """A queue that is told of every new event, until `unlisten`; None says that it ends."""
@@ -341,4 +354,9 @@ class Serving:
             self.metrics.add("retain_decoder_restarts_total", restarts - self._restarts)
             self._restarts = restarts
         gauges = {"retain_queue": float(self._waiting), "retain_workers": 1.0}
-        self.desk.count(self.metrics.taken(), gauges)
+        counted = self.metrics.taken()
+        try:
+            self.desk.count(counted, gauges)
+        except sqlite3.Error as error:
+            self.metrics.give_back(counted)
+            _LOG.warning("what was counted could not be written: %s", error)
