@@ -279,13 +279,26 @@ def test_a_personal_access_token_is_traded_for_a_short_one(vectors, studio, monk
     asked = {"tasks": tasks, "label_config": CONFIG}
     with Server(vectors, label_studio=studio) as server:
         monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a.b.c")
-        told = server.post("/label-studio/predict", json=asked)["results"]
+        told = server.post("/label-studio/predict", "teacher", json=asked)["results"]
         assert all(each["result"] for each in told)
         refresh = ("/api/token/refresh", "a.b.c")
         assert Studio.seen == [refresh, ("/0.npy", "Bearer short"), ("/1.npy", "Bearer short")]
         monkeypatch.setenv("LABEL_STUDIO_API_KEY", "x.y.z")
-        told = server.post("/label-studio/predict", json=asked)["results"]
+        told = server.post("/label-studio/predict", "teacher", json=asked)["results"]
         assert not any(each["result"] for each in told)
+
+
+def test_readers_have_nothing_fetched_with_the_owners_key(vectors, studio, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "key")
+    Studio.pictures["/secret.npy"] = npy(cluster("bee", 1)[0])
+    asked = {"tasks": [{"data": {"image": "/secret.npy"}}], "label_config": CONFIG}
+    with Server(vectors, label_studio=studio) as server:
+        server.post("/label-studio/predict", json=asked, status=401)
+        server.post("/label-studio/predict", "reader", json=asked, status=403)
+        assert not Studio.seen
+        assert server.serving.desk.lately(9) == []
+        server.post("/label-studio/predict", "teacher", json=asked)
+        assert Studio.seen == [("/secret.npy", "Token key")]
 
 
 @pytest.mark.parametrize(
@@ -309,6 +322,7 @@ def test_nothing_is_fetched_from_anywhere_else(vectors, studio, place):
     with Server(vectors, label_studio=studio) as server:
         told = server.post(
             "/label-studio/predict",
+            "teacher",
             json={"tasks": [{"data": {"image": place}}], "label_config": CONFIG},
         )
         assert told["results"][0]["result"] == []
@@ -341,5 +355,7 @@ def test_nothing_is_fetched_from_anywhere_else(vectors, studio, place):
     ],
 )
 def test_a_label_config_may_be_anything(server, config):
-    answer = server.client.post("/label-studio/predict", json={"tasks": [], "label_config": config})
+    headers = {"Authorization": f"Bearer {server.tokens['teacher']}"}
+    asked = {"tasks": [], "label_config": config}
+    answer = server.client.post("/label-studio/predict", json=asked, headers=headers)
     assert answer.status_code == 422
