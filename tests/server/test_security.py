@@ -4,6 +4,8 @@ import json
 import os
 import stat
 import threading
+import time
+from functools import partial
 
 import pytest
 
@@ -222,6 +224,67 @@ def test_a_cookie_changes_something_only_from_our_own_page(server):
     assert server.post("/learn", json=told, headers=mine)["learned"] == 1
     server.ask("DELETE", "/session", headers=mine)
     server.post("/undo", headers=mine, status=401)
+
+
+def ticket(server, role="teacher"):
+    """The cookie that a token is traded for, and nothing else of the kind."""
+    answer = server.ask("POST", "/session", role)
+    server.client.cookies.clear()
+    return answer.headers["set-cookie"].partition(";")[0]
+
+
+def test_the_cookie_is_not_the_token_and_ends_with_it(vectors, monkeypatch):
+    with Server(vectors) as server, Server(vectors) as other:
+        mine = {"Cookie": ticket(other)}  # the token of a role is made anew by the last server
+        token = other.tokens["teacher"]
+        assert token not in mine["Cookie"]
+        assert hashed(token) not in mine["Cookie"]
+        assert stat.S_IMODE((vectors / "serve" / "tickets.key").stat().st_mode) == 0o600
+        # As good as the token in any process, and after a restart.
+        assert server.get("/session", headers=mine)["actor"] == "teacher"
+        # As a token it opens nothing.
+        bare = mine["Cookie"].partition("=")[2]
+        server.ask("GET", "/session", headers={"Authorization": f"Bearer {bare}"}, status=401)
+        # Nor is the token itself taken as a cookie.
+        name = cookie_name(server.settings)
+        assert server.get("/session", headers={"Cookie": f"{name}={token}"})["role"] == "reader"
+        Tokens(vectors / "serve").drop("teacher")
+        assert server.get("/session", headers=mine)["role"] == "reader"
+
+
+def test_a_cookie_is_good_for_half_a_day(server, monkeypatch):
+    mine, now = {"Cookie": ticket(server, "owner")}, time.time()
+    for hours, actor in ((11.9, "owner"), (12.1, "anonymous")):
+        monkeypatch.setattr(
+            "retain.faces.server.tokens.time.time", partial(float, now + 3600 * hours)
+        )
+        assert server.get("/session", headers=mine)["actor"] == actor
+
+
+def test_a_cookie_cannot_be_made_up(server):
+    good = ticket(server, "owner")
+    name, _, value = good.partition("=")
+    short, until, signature = value.split(".")
+    longer = str(int(until) + 9)
+    flipped = signature[:-1] + ("0" if signature[-1] != "0" else "1")
+    for made in (
+        f"{short}.{longer}.{signature}",
+        f"{short}.{until}.{flipped}",
+        f"{short}.{until}.",
+        f"{short}.{until}.é",
+        f"{short}..{signature}",
+        f"{'0' * 16}.{until}.{signature}",
+        f"{hashed(server.tokens['reader'])[7:23]}.{until}.{signature}",
+        f"{short}.{'9' * 40}.{signature}",
+        "..",
+        ".",
+        "",
+    ):
+        told = server.get("/session", headers={"Cookie": f"{name}={made}".encode("latin-1")})
+        assert told["role"] == "reader", made
+    (server.settings.folder / "tickets.key").write_bytes(b"torn")
+    assert server.get("/session", headers={"Cookie": good})["role"] == "reader"
+    assert server.get("/session", headers={"Cookie": ticket(server, "owner")})["role"] == "owner"
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ async def sign_in(request: Request) -> Response:
     answer = Json(_session(serving, who))
     answer.set_cookie(
         cookie_name(serving.settings),
-        token.strip(),
+        serving.tokens.ticket(token.strip(), COOKIE_AGE),
         max_age=COOKIE_AGE,
         httponly=True,
         samesite="strict",

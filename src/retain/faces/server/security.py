@@ -118,7 +118,8 @@ class Door:
         if not length.isdecimal() or int(length) > self._settings.body:
             raise Problem(413, "TooLarge", f"a body may have {self._settings.body:,} bytes at most")
         token, by_cookie = self._token(headers)
-        who = self._tokens.who(token) if token else None
+        known = self._tokens.of_ticket if by_cookie else self._tokens.who
+        who = known(token) if token else None
         self._check_rate(scope, who)
         if token and who is None and not by_cookie:
             raise Problem(401, "Unauthorized", "this token opens nothing; ask the owner for one")
@@ -137,7 +138,7 @@ class Door:
         raise Problem(401, "Unauthorized", "this needs a token: Authorization: Bearer TOKEN")
 
     def _token(self, headers: Mapping[bytes, str]) -> tuple[str, bool]:
-        """The token that came, and whether as a cookie."""
+        """The token that came, or the ticket, and whether it was that: a cookie."""
         kind, _, value = headers.get(b"authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return value.strip() or "?", False
