@@ -46,6 +46,24 @@ def test_only_the_latest_are_kept(desk, monkeypatch):
     assert all(desk.asked(name) for name in names[-10:])
 
 
+def test_what_is_a_day_old_goes_though_nobody_asks(vectors, monkeypatch):
+    monkeypatch.setattr("retain.faces.server.serving._TIDY", 0.5)
+    row = cluster("eel", 1, seed=3)[0]
+    with Server(vectors, inbox=False) as server:
+        asked = server.post("/predict", content=npy(row))["predictions"][0]
+        desk = server.serving.desk
+        time.sleep(1.5)
+        assert desk.picture(asked["image"])
+        monkeypatch.setattr(module, "_AGE", 0.5)
+        deadline = time.monotonic() + 30
+        while desk.picture(asked["image"]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert desk.picture(asked["image"]) is None
+        assert desk.asked(asked["id"]) is None
+        for file in server.settings.folder.iterdir():
+            assert npy(row)[-40:] not in file.read_bytes(), file
+
+
 def test_only_so_many_bytes_are_kept(desk, monkeypatch):
     monkeypatch.setattr(module, "_BYTES", 5000)
     monkeypatch.setattr(module, "_TIDY", 1)

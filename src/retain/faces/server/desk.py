@@ -295,6 +295,12 @@ class Desk:
             self._tidy(time.time())
         self._flush()
 
+    def tidy(self) -> None:
+        """Drop what is too old, or too much."""
+        with self._writing():
+            self._tidy(time.time())
+        self._flush()
+
     # -- inside -------------------------------------------------------------------------------
 
     @contextmanager

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _WAITING: Final = 256
 _RECALL: Final = 512
 _POLL: Final = 0.25
+_TIDY: Final = 3600.0
 
 # Bytes whose hash takes so long (a millisecond) that others are answered meanwhile.
 _LARGE: Final = 1024 * 1024
@@ -299,14 +300,18 @@ class Serving:
                 queue.put_nowait(None)
 
     async def watch(self) -> None:
-        """Look for changes that other processes made, and hand in what was counted, for ever."""
+        """Look for changes that other processes made, hand in what was counted, tidy; for ever."""
         loop, last, turns = asyncio.get_running_loop(), -1, 0
+        tidied = loop.time()
         while not self._ended.is_set():
             try:
                 last = await loop.run_in_executor(self._desk_work, self._looked, last, loop)
                 turns += 1
                 if turns % 4 == 0:
                     await loop.run_in_executor(self._desk_work, self.hand_in)
+                if loop.time() - tidied >= _TIDY:
+                    tidied = loop.time()
+                    await loop.run_in_executor(self._desk_work, self._tidy)
             except Exception as error:  # noqa: BLE001 - it must go on, whatever it met
                 _LOG.warning("the watch stumbled: %s", type(error).__name__)
             await asyncio.sleep(_POLL)
@@ -335,6 +340,11 @@ class Serving:
             shown = [self.classifier.show(event) for event in taught]
             spoken = [sample for each in shown for sample in getattr(each, "samples", ())]
             self.taught(self.desk.hold({sample.image for sample in spoken}))
+
+    def _tidy(self) -> None:
+        """What is too old goes even where nobody asks anything any more."""
+        self.desk.tidy()
+        self._clear_desk()
 
     def _clear_desk(self) -> None:
         """Take what the classifier keeps off the desk, and what tells of pictures that are gone."""
