@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from retain.faces.server import connections
-from tests.server.test_security import cookie_name
+from retain.faces.server.security import cookie_name
 
 
 async def slow(scope, receive, send):
