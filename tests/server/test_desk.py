@@ -1,5 +1,6 @@
 """What is kept besides: bounded, shared, and gone when it should be."""
 
+import asyncio
 import sqlite3
 import stat
 import threading
@@ -448,3 +449,19 @@ def test_a_full_desk_keeps_nobody_from_an_answer(vectors, monkeypatch, workers):
         file.full = False
         text = server.ask("GET", "/metrics").text
         assert 'retain_changes_total{verb="learn"} 1' in text
+
+
+def test_a_desk_that_is_in_the_way_keeps_no_news_back(server, monkeypatch):
+    async def told():
+        queue = server.serving.listen()
+        return asyncio.get_running_loop(), queue
+
+    loop, queue = server.client.portal.call(told)
+    broken = sqlite3.DatabaseError("database disk image is malformed")
+    monkeypatch.setattr(Desk, "hold", lambda *_: (_ for _ in ()).throw(broken))
+    serving, last = server.serving, server.shop.event
+    lesson = [body(cluster("bee", 1)[0] * 1.02, label="bee")]
+    server.post("/learn", "teacher", json={"items": lesson})
+    looked = serving._desk_work.submit(serving._looked, last, loop).result()
+    assert looked == server.shop.event == last + 1
+    assert server.client.portal.call(queue.get)["event"] == last + 1

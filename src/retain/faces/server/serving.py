@@ -324,9 +324,13 @@ class Serving:
             return event
         log = self.classifier.log()
         fresh = [each for each in log if each.event > last]
-        self._make_room(fresh, {each.event: each.kind for each in log})
         for each in fresh:
             loop.call_soon_threadsafe(self._tell, retain.to_json(each))
+        try:
+            self._make_room(fresh, {each.event: each.kind for each in log})
+        except sqlite3.Error as error:
+            # Whoever listens is told of each event once, whatever is wrong with the desk.
+            _LOG.warning("what was taught could not leave the desk: %s", error)
         return event
 
     def _make_room(self, fresh: Sequence[retain.Event], kinds: dict[int, str]) -> None:
