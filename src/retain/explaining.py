@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,20 @@ from retain.answers import answer
 from retain.caches import Mind, State
 from retain.comparisons import Explanation, Remedy
 from retain.correcting import what_if
-from retain.errors import NothingLearned, Refused, UnknownImage
+from retain.errors import BadImage, NothingLearned, Refused, UnknownImage
 from retain.intake import Eyes, Taken, resolve
 from retain.session import Session
 from retain.solving import single_threaded
 from retain.suggesting import nearest
-from retain.vision import OnnxExtractor, evidence_map, network_view, prepare
+from retain.values import content_hash
+from retain.vision import (
+    Extractor,
+    OnnxExtractor,
+    evidence_map,
+    network_view,
+    prepare,
+    unlabelled,
+)
 
 __all__ = ["explain"]
 
@@ -42,7 +51,7 @@ def explain(session: Session, image: Any, *, neighbours: int, remedies: int) -> 
         logits = mind.logits(*vector)
     order = np.argsort(-logits, kind="stable")
     spoken = mind.exceptions.speaking(taken.feature)
-    view, evidence, note = _evidence(session, eyes, taken, mind, order)
+    view, evidence, note = _evidence(session, eyes, image, taken, mind, order)
     return Explanation(
         prediction=prediction,
         scores=prediction.top,
@@ -85,21 +94,20 @@ def _remedy(session: Session, state: State, taken: Taken, label: str) -> Remedy:
 
 
 def _evidence(
-    session: Session, eyes: Eyes, taken: Taken, mind: Mind, order: NDArray[np.intp]
+    session: Session,
+    eyes: Eyes,
+    image: Any,
+    taken: Taken,
+    mind: Mind,
+    order: NDArray[np.intp],
 ) -> tuple[NDArray[np.uint8] | None, NDArray[np.float32] | None, str]:
     """The view, the map of what speaks for the answer and against the runner-up, or why not."""
     extractor, head = eyes.extractor, mind.head
     if not isinstance(extractor, OnnxExtractor) or head is None:
         return None, None, "this classifier takes vectors, which have no places"
-    data = taken.data
+    data = _bytes(session, extractor, image, taken)
     if data is None:
-        try:
-            data = session.store.blob(taken.image)
-        except UnknownImage:
-            path = Path(taken.name)
-            if not path.is_file():
-                return None, None, "the picture itself is not kept, only its feature"
-            data = path.read_bytes()
+        return None, None, "the picture itself is not kept, only its feature"
     pixels = extractor.pixels(data)
     view = network_view(pixels, extractor.rule)
     row = head.weights[order[0]].copy()
@@ -116,3 +124,22 @@ def _evidence(
         session.store.folder(mind.era), prepare(pixels, extractor.rule), (row / rho + raw) * slope
     )
     return view, found.map, found.reason
+
+
+def _bytes(session: Session, extractor: Extractor, image: Any, taken: Taken) -> bytes | None:
+    """The bytes of a picture, kept or as it was given; None where there are none of it.
+
+    What a picture is called is nobody's leave to open a file of that name.
+    """
+    if taken.data is not None:
+        return taken.data
+    with suppress(UnknownImage):
+        return session.store.blob(taken.image)
+    if isinstance(image, str) and not Path(image).is_file():
+        return None
+    with suppress(BadImage):
+        for source in unlabelled(image, extractor).sources:
+            data = source.read()
+            if content_hash(data) == taken.image:
+                return data
+    return None

@@ -13,6 +13,7 @@ from retain.projection import born, restated
 from retain.refusal import concluded, forced, refuse
 from retain.session import Session
 from retain.store import Plan
+from retain.store.beside import erase_asked
 from retain.values import Receipt, Sample, Update
 
 __all__ = ["forget", "lists", "merge", "purge", "rename", "selected", "undo"]
@@ -101,9 +102,10 @@ def forget(
         if not dry_run:
             if not force:
                 refuse(Update(None, "forget", "", verdict=verdict))
-            # The caches hold sums that contain the pictures: they go first, so that no crash can
-            # leave them behind.
+            # The caches hold sums that contain the pictures, and a server's desk may hold the
+            # pictures: they go first, so that no crash can leave them behind.
             session.store.clear_caches()
+            erase_asked(session.store.path, gone)
             event, erased = session.store.forget(gone)
             traces = session.store.unerased
             session.adopt(candidate, statistics=True)

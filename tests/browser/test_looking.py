@@ -211,6 +211,26 @@ def test_what_is_protected_is_not_undone_by_mistake(visit, server):
         assert shop.log()[-1].actor == "owner"
 
 
+def test_a_part_that_comes_late_does_not_cover_the_next(visit, server):
+    page = visit(server)
+    held = []
+    page.route("**/gate", lambda route: held.append(route))
+    page.evaluate("location.hash = '#/more'")
+    until(page, "n => document.body.dataset.view === 'more'")
+    while not held:
+        page.wait_for_timeout(50)
+    go(page, "History")
+    page.locator(".timeline li").first.wait_for()
+    with page.expect_response("**/gate"):
+        held.pop().continue_()
+    page.wait_for_timeout(300)
+    assert page.locator("main h1").all_inner_texts() == ["What was done"]
+    assert page.locator(".timeline li").count()
+    page.unroute("**/gate")
+    go(page, "More")
+    page.locator("#budget-regressions").wait_for()
+
+
 def test_the_classifier_can_be_downloaded(visit, server, tmp_path):
     page = visit(server)
     go(page, "More")

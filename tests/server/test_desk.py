@@ -1,14 +1,20 @@
 """What is kept besides: bounded, shared, and gone when it should be."""
 
+import asyncio
+import sqlite3
+import stat
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 
 from tests.server.conftest import Server, body, cluster, npy
 
 from retain.faces.server import desk as module  # isort: skip
+from retain.faces.server import waiting  # isort: skip
 from retain.faces.server.desk import Desk, Kept  # isort: skip
+from retain.store.beside import erase_asked  # isort: skip
 
 
 @pytest.fixture
@@ -41,6 +47,24 @@ def test_only_the_latest_are_kept(desk, monkeypatch):
     assert all(desk.asked(name) for name in names[-10:])
 
 
+def test_what_is_a_day_old_goes_though_nobody_asks(vectors, monkeypatch):
+    monkeypatch.setattr("retain.faces.server.serving._TIDY", 0.5)
+    row = cluster("eel", 1, seed=3)[0]
+    with Server(vectors, inbox=False) as server:
+        asked = server.post("/predict", content=npy(row))["predictions"][0]
+        desk = server.serving.desk
+        time.sleep(1.5)
+        assert desk.picture(asked["image"])
+        monkeypatch.setattr(module, "_AGE", 0.5)
+        deadline = time.monotonic() + 30
+        while desk.picture(asked["image"]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert desk.picture(asked["image"]) is None
+        assert desk.asked(asked["id"]) is None
+        for file in server.settings.folder.iterdir():
+            assert npy(row)[-40:] not in file.read_bytes(), file
+
+
 def test_only_so_many_bytes_are_kept(desk, monkeypatch):
     monkeypatch.setattr(module, "_BYTES", 5000)
     monkeypatch.setattr(module, "_TIDY", 1)
@@ -71,6 +95,59 @@ def test_what_is_erased_is_on_no_disk(desk, tmp_path):
     assert b"picture 1 " in data
     assert b"picture 2 " not in data
     assert kept(2).image.encode() not in data
+
+
+def test_forgetting_overwrites_a_desk_without_a_server(tmp_path, desk):
+    """As the command line does, whether the server runs or not."""
+    names = desk.keep([kept(n, 3000) for n in range(3)])
+    desk.wonder([(kept(1).image, "mug", 0.5, 0.01, names[1])])
+    desk.settle()
+    erase_asked(tmp_path, [kept(1).image])
+    data = b"".join(each.read_bytes() for each in (tmp_path / "serve").iterdir())
+    assert b"picture 1 " not in data
+    assert kept(1).image.encode() not in data
+    assert desk.asked(names[1]) is None
+    assert desk.inbox() == (0, [])
+    assert desk.picture(kept(2).image) == kept(2, 3000)
+    erase_asked(tmp_path / "nothing", [kept(1).image])
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"no database at all " * 300])
+def test_forgetting_removes_a_desk_that_cannot_be_read(tmp_path, spoilt):
+    (tmp_path / "serve").mkdir()
+    file = tmp_path / "serve" / "desk.db"
+    file.write_bytes(spoilt)
+    erase_asked(tmp_path, [kept(1).image])
+    assert not spoilt or not file.exists()
+
+
+def spoil(file, how):
+    data = bytearray(file.read_bytes())
+    if how == "torn":
+        data = data[: len(data) // 2]
+    elif how == "other":
+        data = b"no database at all " * 300
+    else:
+        start = 4096 if how == "inside" else 0
+        data[start : start + 20_000] = b"\xa5" * 20_000
+    file.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("how", ["torn", "other", "inside", "header"])
+def test_a_damaged_desk_is_made_anew(tmp_path, how):
+    """There is nothing on it that a server would have to end for."""
+    first = Desk(tmp_path / "serve")
+    first.keep([kept(n, 3000) for n in range(30)])
+    first.close()
+    file = tmp_path / "serve" / "desk.db"
+    spoil(file, how)
+    second = Desk(tmp_path / "serve")
+    second.begin()
+    name = second.keep([kept(1)])[0]
+    assert second.asked(name) == kept(1).image
+    assert len(second.lately(10)) == 1
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    second.close()
 
 
 def test_many_write_at_once(desk, tmp_path):
@@ -238,7 +315,7 @@ def test_what_waits_is_erased_as_if_it_had_been_written(tmp_path):
 
 
 def test_too_much_does_not_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "_WAITING", 1000)
+    monkeypatch.setattr(waiting, "BYTES", 1000)
     late, other = Desk(tmp_path / "serve", behind=60), Desk(tmp_path / "serve")
     first = late.keep([kept(1, 400)])[0]
     assert other.asked(first) is None
@@ -275,3 +352,116 @@ def test_of_what_is_remembered_only_the_question_is_kept(desk):
     assert [desk.asked(each) for each in name] == [kept(1).image, kept(2).image]
     assert desk.picture(kept(1).image) is None
     assert desk.picture(kept(2).image) == kept(2)
+
+
+# -- where the disk does not let it ----------------------------------------------------------------
+
+
+class Full:
+    """A desk's file that takes nothing while `full`."""
+
+    def __init__(self, file):
+        self.file, self.full = file, True
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    @contextmanager
+    def transaction(self):
+        with self.file.transaction():
+            yield
+            if self.full:
+                self.file.rows("ROLLBACK")  # as SQLite itself does where the disk is full
+                raise sqlite3.OperationalError("database or disk is full")
+
+
+def filled(desk, monkeypatch):
+    monkeypatch.setattr(module, "_REST", 0.0)
+    desk._file = Full(desk._file)
+    return desk._file
+
+
+def test_what_cannot_be_written_is_answered_without_a_name(desk, monkeypatch):
+    file = filled(desk, monkeypatch)
+    assert desk.keep([kept(1), kept(2)]) == ["", ""]
+    assert desk.picture(kept(1).image) is None
+    file.full = False
+    name = desk.keep([kept(3)])[0]
+    assert desk.asked(name) == kept(3).image
+    assert [each.image for each in desk.lately(10)] == [kept(3).image]
+
+
+def test_what_waits_is_not_lost_where_the_disk_is_full_for_a_while(tmp_path, monkeypatch):
+    late = Desk(tmp_path / "serve", behind=0.01)
+    file = filled(late, monkeypatch)
+    names = late.keep([kept(1), kept(2, 3000)])
+    late.wonder([(kept(1).image, "mug", 0.5, 0.01, names[0])])
+    time.sleep(0.2)
+    assert late.asked(names[0]) is None
+    file.full = False
+    assert late.asked(names[0]) == kept(1).image
+    assert late.inbox()[0] == 1
+    late.close()
+
+
+def test_what_is_erased_meanwhile_does_not_come_back(tmp_path, monkeypatch):
+    late = Desk(tmp_path / "serve", behind=60)
+    monkeypatch.setattr(module, "_REST", 60.0)
+    file = Full(late._file)
+    late._file = file
+    names = late.keep([kept(n) for n in range(4)])
+    late.wonder([(kept(n).image, "mug", 0.5, 0.01, names[n]) for n in range(4)])
+    assert late.lately(9) == []
+    file.full = False
+    late.erase([kept(1).image], answers=True)
+    late.erase([kept(2).image], answers=False)
+    late.dismiss([kept(3).image])
+    late._rest = 0.0
+    assert [each.image for each in late.lately(9)] == [kept(0).image]
+    assert [late.asked(name) for name in names] == [
+        kept(n).image if n != 1 else None for n in range(4)
+    ]
+    late.close()
+
+
+def test_too_much_that_cannot_be_written_is_let_go(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "ANSWERS", 10)
+    late = Desk(tmp_path / "serve", behind=60)
+    filled(late, monkeypatch)
+    names = [late.keep([kept(n)])[0] for n in range(30)]
+    assert all(names[:10])
+    assert not any(names[10:])
+    late.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_desk_keeps_nobody_from_an_answer(vectors, monkeypatch, workers):
+    with Server(vectors, workers=workers) as server:
+        file = filled(server.serving.desk, monkeypatch)
+        row = cluster("bee", 1)[0] * 1.01
+        told = server.post("/predict", content=npy(row))["predictions"][0]
+        assert told["label"] == "bee"
+        assert bool(told["id"]) == (workers == 1)
+        # What was written to the journal is not denied.
+        lesson = [body(cluster("bee", 1)[0] * 1.02, label="bee")]
+        assert server.post("/learn", "teacher", json={"items": lesson})["learned"] == 1
+        server.ask("GET", "/metrics")
+        file.full = False
+        text = server.ask("GET", "/metrics").text
+        assert 'retain_changes_total{verb="learn"} 1' in text
+
+
+def test_a_desk_that_is_in_the_way_keeps_no_news_back(server, monkeypatch):
+    async def told():
+        queue = server.serving.listen()
+        return asyncio.get_running_loop(), queue
+
+    loop, queue = server.client.portal.call(told)
+    broken = sqlite3.DatabaseError("database disk image is malformed")
+    monkeypatch.setattr(Desk, "hold", lambda *_: (_ for _ in ()).throw(broken))
+    serving, last = server.serving, server.shop.event
+    lesson = [body(cluster("bee", 1)[0] * 1.02, label="bee")]
+    server.post("/learn", "teacher", json={"items": lesson})
+    looked = serving._desk_work.submit(serving._looked, last, loop).result()
+    assert looked == server.shop.event == last + 1
+    assert server.client.portal.call(queue.get)["event"] == last + 1

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import retain
+from retain.faces.server import protocols
 from retain.values import content_hash
 from tests.server.conftest import LABELS, Server, b64, cluster, npy
 
@@ -100,7 +101,7 @@ def test_v2_pixels(photos, drawn):
         {"inputs": [1]},
         tensor(datatype="FP32"),
         tensor(datatype="FP32", shape=[1, 12], data=[1] * 11),
-        tensor(datatype="FP32", shape=[10**9, 10**9], data=[1]),
+        tensor(datatype="FP32", shape=[1000, 10**9], data=[1]),
         tensor(datatype="X", shape=[1], data=[1]),
         tensor(datatype="BYTES", shape=[1], data=["!!"]),
         tensor(datatype="BYTES", shape=[2], data=["AAAA"]),
@@ -116,6 +117,33 @@ def test_v2_refuses_in_words(server, body):
     answer = server.client.post("/v2/models/shop/infer", json=body)
     assert answer.status_code in (400, 422), answer.text
     assert answer.json()["message"]
+
+
+def infer(server, count, kind, shape, data):
+    """A request with `data` after its JSON; they speak of `count` pictures."""
+    given = {
+        "name": "images",
+        "shape": [count, *shape],
+        "datatype": kind,
+        "parameters": {"binary_data_size": len(data)},
+    }
+    head = json.dumps({"inputs": [given]}).encode()
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    return server.post("/v2/models/shop/infer", content=head + data, headers=headers, status=413)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "size"), [("UINT8", [1, 1, 3], 3), ("FP32", [1], 4), ("BYTES", [], 4)]
+)
+def test_v2_counts_pictures_before_it_makes_them(server, monkeypatch, kind, shape, size):
+    made = []
+    for name in ("encode_array", "encode_vector", "_source"):
+        monkeypatch.setattr(protocols, name, lambda *_: made.append(1) or b"")
+    count = 100_000
+    assert infer(server, count, kind, shape, bytes(count * size))["error"] == "TooLarge"
+    if kind == "BYTES":
+        assert infer(server, 1, kind, shape, bytes(count * size))["error"] == "TooLarge"
+    assert not made
 
 
 def test_hugging_face_shapes(server):
@@ -251,13 +279,26 @@ def test_a_personal_access_token_is_traded_for_a_short_one(vectors, studio, monk
     asked = {"tasks": tasks, "label_config": CONFIG}
     with Server(vectors, label_studio=studio) as server:
         monkeypatch.setenv("LABEL_STUDIO_API_KEY", "a.b.c")
-        told = server.post("/label-studio/predict", json=asked)["results"]
+        told = server.post("/label-studio/predict", "teacher", json=asked)["results"]
         assert all(each["result"] for each in told)
         refresh = ("/api/token/refresh", "a.b.c")
         assert Studio.seen == [refresh, ("/0.npy", "Bearer short"), ("/1.npy", "Bearer short")]
         monkeypatch.setenv("LABEL_STUDIO_API_KEY", "x.y.z")
-        told = server.post("/label-studio/predict", json=asked)["results"]
+        told = server.post("/label-studio/predict", "teacher", json=asked)["results"]
         assert not any(each["result"] for each in told)
+
+
+def test_readers_have_nothing_fetched_with_the_owners_key(vectors, studio, monkeypatch):
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "key")
+    Studio.pictures["/secret.npy"] = npy(cluster("bee", 1)[0])
+    asked = {"tasks": [{"data": {"image": "/secret.npy"}}], "label_config": CONFIG}
+    with Server(vectors, label_studio=studio) as server:
+        server.post("/label-studio/predict", json=asked, status=401)
+        server.post("/label-studio/predict", "reader", json=asked, status=403)
+        assert not Studio.seen
+        assert server.serving.desk.lately(9) == []
+        server.post("/label-studio/predict", "teacher", json=asked)
+        assert Studio.seen == [("/secret.npy", "Token key")]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +322,7 @@ def test_nothing_is_fetched_from_anywhere_else(vectors, studio, place):
     with Server(vectors, label_studio=studio) as server:
         told = server.post(
             "/label-studio/predict",
+            "teacher",
             json={"tasks": [{"data": {"image": place}}], "label_config": CONFIG},
         )
         assert told["results"][0]["result"] == []
@@ -313,5 +355,7 @@ def test_nothing_is_fetched_from_anywhere_else(vectors, studio, place):
     ],
 )
 def test_a_label_config_may_be_anything(server, config):
-    answer = server.client.post("/label-studio/predict", json={"tasks": [], "label_config": config})
+    headers = {"Authorization": f"Bearer {server.tokens['teacher']}"}
+    asked = {"tasks": [], "label_config": config}
+    answer = server.client.post("/label-studio/predict", json=asked, headers=headers)
     assert answer.status_code == 422

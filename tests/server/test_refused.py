@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import retain
+from retain.errors import BadImage, Damaged, DiskFull, Locked
 from tests.server.conftest import LABELS, D, Server, b64, npy
 from tests.verbs.conftest import cluster, fingerprint, taught
 from tests.verbs.test_protect import OPEN, assault
@@ -67,6 +68,53 @@ def test_restore_is_whole_or_not_at_all(propped):
     done = server.post("/restore", "owner", json={"event": gone, "force": True})
     assert len(done["undone"]) == 2
     assert fingerprint(server.shop) != before
+
+
+def taught_twice(server):
+    for number in range(2):
+        fox = {"bytes": b64(npy(cluster("fox", 1, seed=number)[0])), "label": "fox"}
+        server.post("/correct", "teacher", json={"corrections": [fox]})
+    return fingerprint(server.shop), server.shop.event
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(Locked, 503), (DiskFull, 507), (BadImage, 422), (Damaged, 503), (ZeroDivisionError, 500)],
+)
+def test_restore_is_whole_or_not_at_all_whatever_happens(server, monkeypatch, error, status):
+    before, last = taught_twice(server)
+    real, failing = retain.Classifier.undo, [True]
+
+    def undo(shop, event=None, **more):
+        if event == last - 1 and failing:
+            failing.clear()
+            raise error("this once")
+        return real(shop, event, **more)
+
+    monkeypatch.setattr(retain.Classifier, "undo", undo)
+    server.post("/restore", "owner", json={"event": last - 2}, status=status)
+    assert fingerprint(server.shop) == before
+    server.post("/restore", "owner", json={"event": last - 2})
+    assert "fox" not in {each["label"] for each in server.get("/classes")["classes"]}
+
+
+def test_a_restoration_that_stays_half_done_says_so(server, monkeypatch):
+    before, last = taught_twice(server)
+    real = retain.Classifier.undo
+
+    def undo(shop, event=None, **more):
+        if event != last:
+            raise DiskFull(f"no room left on the disk of {shop.path}; nothing was changed")
+        return real(shop, event, **more)
+
+    monkeypatch.setattr(retain.Classifier, "undo", undo)
+    told = server.post("/restore", "owner", json={"event": last - 2}, status=507)
+    assert "half way" in told["message"]
+    assert told["message"].endswith(f"in this order: {last + 1}")
+    assert str(server.settings.path) not in told["message"]
+    monkeypatch.undo()
+    server.post("/undo", "owner", json={"event": last + 1})
+    assert fingerprint(server.shop) == before
 
 
 def test_rollback(propped):

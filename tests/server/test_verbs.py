@@ -1,11 +1,15 @@
 """The verbs as routes: each does what its method does, and says so in the same words."""
 
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 
 import retain
+from retain.errors import DiskFull
 from retain.values import content_hash, to_json
 from tests.server.conftest import LABELS, Server, body, cluster, npy
 
@@ -192,6 +196,82 @@ def test_what_others_forget_leaves_the_desk_too(vectors):
         assert serving.desk.asked(asked["id"]) is None
 
 
+def everywhere(server, text):
+    """The files of a classifier that hold these bytes."""
+    files = (file for file in server.settings.path.rglob("*") if file.is_file())
+    return [file for file in files if text in file.read_bytes()]
+
+
+def test_what_others_taught_and_forgot_leaves_nothing_behind(vectors):
+    """Asked about on the page; taught, and forgotten, from the command line."""
+    row = cluster("eel", 1, seed=3)[0]
+    with Server(vectors) as server:
+        asked = server.post("/predict", content=npy(row))["predictions"][0]
+        server.serving.desk.settle()
+        with retain.open(vectors) as other:
+            other.learn(row[None], "eel", force=True)
+            other.forget([asked["image"]])
+        assert not everywhere(server, npy(row)[-40:])
+        assert not everywhere(server, asked["image"][7:].encode())
+        again = {"pictures": [{"image": asked["image"]}]}
+        server.post("/predict", json=again, status=404)
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_what_others_taught_leaves_the_desk(vectors, running):
+    row = cluster("eel", 1, seed=3)[0]
+    with Server(vectors) as server:
+        asked = server.post("/predict", content=npy(row))["predictions"][0]
+        if running:
+            _teach(vectors, row)
+            deadline = time.monotonic() + 30
+            while server.serving.desk.picture(asked["image"]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert server.serving.desk.picture(asked["image"]) is None
+    if not running:
+        _teach(vectors, row)
+        with Server(vectors) as server:
+            deadline = time.monotonic() + 30
+            while server.serving.desk.picture(asked["image"]) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert server.serving.desk.picture(asked["image"]) is None
+            assert server.serving.desk.asked(asked["id"]) == asked["image"]
+
+
+def test_what_is_brought_back_leaves_the_desk(server):
+    row = cluster("eel", 1, seed=3)[0]
+    lesson = [body(row, label="eel")]
+    server.post("/learn", "owner", json={"items": lesson, "force": True})
+    server.post("/undo", "teacher")
+    asked = server.post("/predict", content=npy(row))["predictions"][0]
+    assert server.serving.desk.picture(asked["image"])
+    server.post("/undo", "teacher", json={"event": server.shop.event})
+    serving = server.serving
+    serving._desk_work.submit(
+        serving._looked, server.shop.event - 1, server.client.portal.call(_loop)
+    ).result()
+    assert serving.desk.picture(asked["image"]) is None
+
+
+def test_forget_reaches_the_desk_before_anything_can_go_wrong(server, monkeypatch):
+    row = cluster("eel", 1, seed=3)[0]
+    lesson = [body(row, label="eel")]
+    server.post("/learn", "owner", json={"items": lesson, "force": True})
+    server.post("/undo", "teacher")
+    asked = server.post("/predict", content=npy(row))["predictions"][0]
+    full = DiskFull("no room left to erase the last traces")
+    monkeypatch.setattr("retain.store.erasing.rewrite", lambda _: (_ for _ in ()).throw(full))
+    told = server.post("/forget", "owner", json={"events": [4]}, status=507)
+    assert told["error"] == "DiskFull"
+    assert server.serving.desk.picture(asked["image"]) is None
+    assert server.serving.desk.asked(asked["id"]) is None
+
+
+def _teach(path, row):
+    with retain.open(path) as other:
+        other.learn(row[None], "eel", force=True)
+
+
 async def _loop():
     import asyncio
 
@@ -332,6 +412,40 @@ def test_a_classifier_without_pictures(tmp_path, memory):
             "/correct", "teacher", json={"corrections": [{"image": name, "label": "bee"}]}
         )
         assert told["fixed"] is True
+
+
+@pytest.mark.parametrize(
+    "asked", ["bytes=99999999-", "bytes=5-1", "nonsense", "bytes=0-3", "bytes=0-3,7-9"]
+)
+def test_a_download_is_whole_and_leaves_nothing_behind(vectors, tmp_path, monkeypatch, asked):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    with Server(vectors) as server:
+        before = sorted((tmp_path / "temporary").iterdir())
+        answer = server.ask("GET", "/pack", "owner", headers={"Range": asked})
+        assert answer.headers["accept-ranges"] == "none"
+        assert int(answer.headers["content-length"]) == len(answer.content) > 10_000
+        assert sorted((tmp_path / "temporary").iterdir()) == before
+        monkeypatch.setattr(retain.Classifier, "pack", lambda *_: 1 / 0)
+        server.ask("GET", "/pack", "owner", status=500)
+        assert sorted((tmp_path / "temporary").iterdir()) == before
+
+
+def test_what_a_killed_server_was_sending_goes_at_the_next_start(vectors, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    script = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from retain.faces.server import downloads, settings\n"
+        "place = downloads._place(settings.Settings(downloads.Path(sys.argv[2])))\n"
+        "with downloads.workshop(place) as room:\n"
+        "    (room / 'made.retain').write_bytes(b'all of it'); os._exit(9)\n"
+    )
+    given = [sys.executable, "-c", script, str(tmp_path / "temporary"), str(vectors)]
+    assert subprocess.run(given, check=False).returncode == 9
+    assert list((tmp_path / "temporary").rglob("made.retain"))
+    with Server(vectors):
+        assert not list((tmp_path / "temporary").rglob("made.retain"))
 
 
 def test_export_and_pack_are_downloads(photos):

@@ -18,9 +18,12 @@ const BUDGETS = {
 
 /** Draw `#/more`. */
 export async function show(main) {
+  const title = h("h1", null, "More");
+  main.replaceChildren(title);
   const draw = async () => {
     const [gate, { versions }] = await Promise.all([get("gate"), get("versions")]);
-    main.replaceChildren(h("h1", null, "More"), facts(), taking(versions), budgets(gate), checking(), keys());
+    // Another part may have been opened meanwhile.
+    if (title.parentNode === main) main.replaceChildren(title, facts(), taking(versions), budgets(gate), checking(), keys());
   };
   await draw();
   return onChange((reason) => reason === "session" && draw().catch(() => null));

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp
 
 import retain
 from retain.faces.server import labelstudio, protocols, routes_ask, routes_desk, routes_teach
+from retain.faces.server.downloads import sweep
 from retain.faces.server.lane import Lane
 from retain.faces.server.problems import Problem, answer_to, failure
 from retain.faces.server.security import Door
@@ -56,6 +57,7 @@ def application(settings: Settings, *, alone: bool = False) -> ASGIApp:
         NotAClassifier, NewerFormat, Damaged: if the classifier cannot be opened.
     """
     serving = Serving.open(settings)
+    sweep(settings)
     # What is wrong with a form is said to whoever sent it; anybody could fill the log with it.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 

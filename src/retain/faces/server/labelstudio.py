@@ -104,8 +104,11 @@ async def versions(asked: Reader) -> Response:
 
 
 @router.post("/predict")
-async def predict(asked: Reader, request: Request) -> Response:
-    """Answer tasks; one that cannot be read gets an empty answer."""
+async def predict(asked: Teacher, request: Request) -> Response:
+    """Answer tasks; one that cannot be read gets an empty answer.
+
+    Their pictures are fetched with the owner's key: who may only read must not choose which.
+    """
     value = _object(await request.body())
     tasks = value.get("tasks")
     if not isinstance(tasks, list) or len(tasks) > _TASKS:

@@ -72,6 +72,12 @@ class Metrics:
             found[bisect_left(BUCKETS, seconds)] += 1
             found[-1] += seconds
 
+    def give_back(self, counted: Mapping[str, float]) -> None:
+        """What was taken and could not be handed in, to be taken once more."""
+        with self._turn:
+            for key, value in counted.items():
+                self._new[key] += value
+
     def taken(self) -> dict[str, float]:
         """What was counted, which is handed in then."""
         with self._turn:

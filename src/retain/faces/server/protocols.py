@@ -104,10 +104,13 @@ async def infer(asked: Reader, name: str, version: str | None = None) -> Respons
     """Answer pictures, as tensors."""
     serving = _named(asked, name)
     body = await asked.request.body()
-    value, binary = _parts(body, asked.request.headers.get("inference-header-content-length"))
-    pictures = _pictures(value, binary)
-    if len(pictures) > PICTURES:
-        raise Problem(413, "TooLarge", f"{PICTURES:,} pictures at most in one request")
+    length = asked.request.headers.get("inference-header-content-length")
+
+    def understood() -> tuple[dict[str, Any], list[Source]]:
+        value, binary = _parts(body, length)
+        return value, _pictures(value, binary)
+
+    value, pictures = await serving.read(understood)
     asked_for = value.get("outputs") or [{"name": each} for each in _OUTPUTS]
     if not isinstance(asked_for, list):
         raise Problem(400, "BadRequest", "outputs must be a list")
@@ -158,6 +161,7 @@ def _pictures(value: dict[str, Any], binary: memoryview) -> list[Source]:
     if not good or any(type(n) is not int or not 0 < n <= 2**31 for n in shape or []):
         raise Problem(400, "BadRequest", "the input's shape is not a list of positive numbers")
     assert isinstance(shape, list)
+    _check_count(shape[0])
     parameters = given.get("parameters")
     size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
     if size is not None and (type(size) is not int or size != len(binary)):
@@ -179,6 +183,12 @@ def _pictures(value: dict[str, Any], binary: memoryview) -> list[Source]:
     return [_source(i, encode_vector(each)) for i, each in enumerate(array)]
 
 
+def _check_count(count: int) -> None:
+    """Before anything is made of them: a short body may speak of millions (Problem 413)."""
+    if count > PICTURES:
+        raise Problem(413, "TooLarge", f"{PICTURES:,} pictures at most in one request")
+
+
 def _source(i: int, data: bytes) -> Source:
     return Source(f"images[{i}]", lambda: data)
 
@@ -186,13 +196,16 @@ def _source(i: int, data: bytes) -> Source:
 def _strings(data: Any) -> list[bytes]:
     if not isinstance(data, list) or not all(isinstance(each, str) for each in data):
         raise Problem(400, "BadRequest", "BYTES in JSON are texts in base64")
+    _check_count(len(data))
     return [decoded(each) for each in data]
 
 
 def _binary_strings(binary: memoryview) -> list[bytes]:
     """Each with its length before it, four bytes, little-endian."""
-    found, at = [], 0
+    found: list[bytes] = []
+    at = 0
     while at < len(binary):
+        _check_count(len(found) + 1)
         size = int.from_bytes(binary[at : at + 4], "little")
         if at + 4 + size > len(binary):
             raise Problem(400, "BadRequest", "the binary data end in the middle of a picture")
@@ -262,8 +275,7 @@ async def classify(
         texts = [each for each in given if isinstance(each, str)]
         if not texts or len(texts) != len(given):
             raise Problem(422, "BadRequest", "inputs must be an image in base64, or a list of them")
-        if len(texts) > PICTURES:
-            raise Problem(413, "TooLarge", f"{PICTURES:,} pictures at most in one request")
+        _check_count(len(texts))
         parameters = value.get("parameters") or {}
         wanted = parameters.get("top_k", top_k) if isinstance(parameters, dict) else None
         if type(wanted) is not int or not 1 <= wanted <= 1000:

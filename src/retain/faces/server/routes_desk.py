@@ -54,11 +54,11 @@ async def sign_in(request: Request) -> Response:
     answer = Json(_session(serving, who))
     answer.set_cookie(
         cookie_name(serving.settings),
-        token.strip(),
+        serving.tokens.ticket(token.strip(), COOKIE_AGE),
         max_age=COOKIE_AGE,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=_came_by_https(request),
     )
     return answer
 
@@ -70,6 +70,19 @@ async def sign_out(request: Request) -> Response:
     answer = Json({"actor": "anonymous", "role": "reader" if serving.settings.local else None})
     answer.delete_cookie(cookie_name(serving.settings), httponly=True, samesite="strict")
     return answer
+
+
+def _came_by_https(request: Request) -> bool:
+    """Whether the browser did, be it through somebody else who speaks TLS for this server.
+
+    Who makes this up has a cookie that comes by HTTPS alone, and nothing more.
+    """
+    headers = request.headers
+    return (
+        request.url.scheme == "https"
+        or headers.get("x-forwarded-proto", "").lower() == "https"
+        or headers.get("origin", "").lower().startswith("https://")
+    )
 
 
 def _session(serving: Serving, who: Who) -> dict[str, Any]:

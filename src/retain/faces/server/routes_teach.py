@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import fields
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Body, Query
 from pydantic import Field
-from starlette.background import BackgroundTask
 from starlette.responses import FileResponse, Response
 
-from retain.errors import BadOption, CannotUndo, GateRefused
+from retain.errors import BadOption
 from retain.faces.server.asked import Asked, Owner, Teacher, pictures_body, version_of
 from retain.faces.server.bodies import (
     Corrections,
@@ -24,7 +20,9 @@ from retain.faces.server.bodies import (
     given,
     hash_of,
 )
+from retain.faces.server.downloads import download
 from retain.faces.server.problems import Json
+from retain.faces.server.restoring import restored, undoable
 from retain.faces.server.settings import PICTURES
 from retain.faces.server.streaming import answered
 from retain.values import Budgets, Progress, to_json
@@ -178,48 +176,22 @@ async def undo(asked: Teacher, body: Undo | None = None) -> Response:
     given = body or Undo()
     asked.check_force(given.force)
     options = {"force": given.force, "dry_run": given.dry_run}
-    return await _changed(asked, lambda: asked.serving.classifier.undo(given.event, **options))
+    classifier = asked.serving.classifier
+
+    def work() -> Any:
+        return classifier.undo(undoable(classifier, given.event, asked.who), **options)
+
+    return await _changed(asked, work)
 
 
 @router.post("/restore")
 async def restore(asked: Teacher, body: Restore) -> Response:
-    """Take back every later event: all that can be, or none where the gate refuses one."""
-    classifier = asked.serving.classifier
+    """Take back every later event: all that can be, or none where one fails."""
     asked.check_force(body.force)
-
-    def work() -> Any:
-        classifier_events = classifier.log()
-        if body.event > (classifier_events[-1].event if classifier_events else 0):
-            classifier.show(body.event)
-        later = [e for e in reversed(classifier_events) if e.event > body.event and not e.undone]
-        undone: list[int] = []
-        kept: list[int] = []
-        steps: list[int] = []
-        for each in later:
-            if each.kind == "forget":
-                kept.append(each.event)
-            elif each.kind != "undo" or (each.target or 0) <= body.event:
-                try:
-                    step = classifier.undo(each.event, force=body.force).event
-                    undone.append(each.event)
-                    steps += [] if step is None else [step]
-                except CannotUndo:
-                    # Nothing is left of it, for every picture was forgotten since.
-                    kept.append(each.event)
-                except GateRefused:
-                    # Half a restoration is no state that anybody asked for.
-                    for step in reversed(steps):
-                        classifier.undo(step, force=True)
-                    raise
-        but = f", but for {len(kept)} that cannot be taken back" if kept else ""
-        return {
-            "event": classifier.event,
-            "undone": undone,
-            "kept": kept,
-            "summary": f"as after event {body.event}{but}",
-        }
-
-    return await _changed(asked, work)
+    return await _changed(
+        asked,
+        lambda: restored(asked.serving.classifier, body.event, asked.who, force=body.force),
+    )
 
 
 @router.post("/forget")
@@ -231,9 +203,12 @@ async def forget(asked: Owner, body: Forget) -> Response:
         images = [hash_of(serving, image) for image in body.images]
         chosen = (images, body.labels, body.events)
         gone = [each.image for each in serving.classifier.forget_preview(*chosen)]
+        # What waits to be written there is not where `forget` would look for it.
+        serving.desk.settle()
         found = serving.classifier.forget(*chosen, force=body.force, dry_run=body.dry_run)
         if not body.dry_run:
-            serving.desk.erase(gone, answers=True)
+            # Who asked meanwhile has left a question once more.
+            serving.forgotten(gone)
         return found
 
     return await _changed(asked, work)
@@ -299,29 +274,16 @@ async def export(
 ) -> Response:
     """The classifier as one ONNX file."""
     chosen = version_of(version)
-    return await _download(
-        asked, ".onnx", lambda file: asked.serving.classifier.export(file, version=chosen)
+    return await download(
+        asked.serving, ".onnx", lambda file: asked.serving.classifier.export(file, version=chosen)
     )
 
 
 @router.get("/pack", response_class=FileResponse)
 async def pack(asked: Owner) -> Response:
     """All of it as one file."""
-    return await _download(asked, ".retain", asked.serving.classifier.pack)
+    return await download(asked.serving, ".retain", asked.serving.classifier.pack)
 
 
 async def _changed(asked: Asked, work: Callable[[], Any]) -> Response:
     return Json(to_json(await asked.serving.change(asked.who, work)))
-
-
-async def _download(asked: Asked, suffix: str, write: Callable[[Path], object]) -> Response:
-    folder = Path(tempfile.mkdtemp(prefix="retain-"))
-    name = asked.serving.settings.name
-    try:
-        await asked.serving.read(write, folder / f"made{suffix}")
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    clear = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
-    kind = "application/octet-stream"
-    return FileResponse(folder / f"made{suffix}", 200, None, kind, clear, f"{name}{suffix}")

@@ -36,6 +36,8 @@ def serve(settings: Settings) -> None:
     """Answer until told to stop."""
     import uvicorn
 
+    from retain.faces.server.connections import Prompt
+
     desk = Desk(settings.folder)
     desk.begin()
     desk.close()
@@ -54,6 +56,7 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
         limit_concurrency=1024,
+        http=Prompt,
         ws="none",
         lifespan="on",
     )

@@ -13,14 +13,15 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from retain.errors import RetainError
 from retain.faces.server.metrics import Metrics
-from retain.faces.server.problems import Problem, answer_to
+from retain.faces.server.problems import Problem, answer_to, problem_of
 from retain.faces.server.settings import Settings
 from retain.faces.server.tokens import ANONYMOUS, Tokens, Who
 
@@ -47,6 +48,9 @@ _HEADERS: Final = [
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "::1", "testserver"})
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _READ: Final = 30.0
+
+# Bytes of all the bodies that one process holds at a time.
+_HELD: Final = 1024 * 1024 * 1024
 _CLIENTS: Final = 10_000
 _BURST: Final = 4.0
 
@@ -70,7 +74,9 @@ class Door:
         self._tokens = tokens
         self._metrics = metrics
         self._cookie = cookie_name(settings)
+        self._hide = {str(settings.path): settings.name}
         self._rates: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._held = _Held(max(_HELD, 2 * settings.body))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -78,6 +84,7 @@ class Door:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        measured = _Measured(receive, self._settings.body, self._held)
 
         async def guarded(message: Message) -> None:
             nonlocal status
@@ -88,11 +95,16 @@ class Door:
             await send(message)
 
         try:
-            scope["retain.who"] = self._admitted(scope)
-            await self._app(scope, _Measured(receive, self._settings.body), guarded)
+            try:
+                scope["retain.who"] = self._admitted(scope)
+            except RetainError as error:
+                # Whatever is wrong with the tokens.
+                raise problem_of(error, self._hide) from error
+            await self._app(scope, measured, guarded)
         except Problem as problem:
             await answer_to(problem)(scope, receive, guarded)
         finally:
+            self._held.bytes -= measured.read
             route = getattr(scope.get("route"), "path", "other")
             seconds = time.perf_counter() - started
             self._metrics.request(route, str(scope["method"])[:10], status, seconds)
@@ -106,7 +118,8 @@ class Door:
         if not length.isdecimal() or int(length) > self._settings.body:
             raise Problem(413, "TooLarge", f"a body may have {self._settings.body:,} bytes at most")
         token, by_cookie = self._token(headers)
-        who = self._tokens.who(token) if token else None
+        known = self._tokens.of_ticket if by_cookie else self._tokens.who
+        who = known(token) if token else None
         self._check_rate(scope, who)
         if token and who is None and not by_cookie:
             raise Problem(401, "Unauthorized", "this token opens nothing; ask the owner for one")
@@ -125,7 +138,7 @@ class Door:
         raise Problem(401, "Unauthorized", "this needs a token: Authorization: Bearer TOKEN")
 
     def _token(self, headers: Mapping[bytes, str]) -> tuple[str, bool]:
-        """The token that came, and whether as a cookie."""
+        """The token that came, or the ticket, and whether it was that: a cookie."""
         kind, _, value = headers.get(b"authorization", "").partition(" ")
         if kind.lower() == "bearer":
             return value.strip() or "?", False
@@ -137,13 +150,8 @@ class Door:
             return text.partition(":")[2] or "?", False
         if kind:
             return "?", False
-        if b"cookie" not in headers:
-            return "", True
-        try:
-            found = SimpleCookie(headers.get(b"cookie", "")).get(self._cookie)
-        except CookieError:
-            return "", True
-        return (found.value if found else ""), True
+        # Other servers of this machine set cookies too, in whatever form: each is read by itself.
+        return cookie_parser(headers.get(b"cookie", "")).get(self._cookie, ""), True
 
     def _check_host(self, headers: Mapping[bytes, str]) -> None:
         # On loopback readers need no token, so a name that an attacker lets point here (DNS
@@ -187,13 +195,23 @@ def _place(address: str) -> tuple[str, str]:
 
 
 @final
-class _Measured:
-    """A request's body, which may be neither too long nor too slow."""
+class _Held:
+    """How many bytes of bodies are held, of all requests under way, and may be."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, most: int) -> None:
+        self.bytes = 0
+        self.most = most
+
+
+@final
+class _Measured:
+    """A request's body, which may be neither too long nor too slow, nor come when many do."""
+
+    def __init__(self, receive: Receive, most: int, held: _Held) -> None:
         self._receive = receive
-        self._left = most
+        self.read = 0
         self._most = most
+        self._held = held
         self._until = time.monotonic() + _READ
         self._whole = False
 
@@ -206,8 +224,12 @@ class _Measured:
         except TimeoutError:
             raise Problem(408, "TooSlow", f"the body took longer than {_READ:.0f} s") from None
         if message["type"] == "http.request":
-            self._left -= len(message.get("body", b""))
+            size = len(message.get("body", b""))
+            self.read += size
+            self._held.bytes += size
             self._whole = not message.get("more_body", False)
-            if self._left < 0:
+            if self._held.bytes > self._held.most:
+                raise Problem(503, "Busy", "too much is being sent already; try again in a moment")
+            if self.read > self._most:
                 raise Problem(413, "TooLarge", f"a body may have {self._most:,} bytes at most")
         return message  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +36,20 @@ T = TypeVar("T")
 _WAITING: Final = 256
 _RECALL: Final = 512
 _POLL: Final = 0.25
+_TIDY: Final = 3600.0
+
+# Bytes whose hash takes so long (a millisecond) that others are answered meanwhile.
+_LARGE: Final = 1024 * 1024
 
 # Seconds that what is kept for whoever corrects it may wait to be written, where no other process
 # can be asked about it.
 _BEHIND: Final = 0.2
 _LOG: Final = logging.getLogger("retain.serve")
 
+
+# Events that make members, and how many of them are looked at one by one.
+_TEACHING: Final = frozenset({"learn", "reference", "correct"})
+_MANY: Final = 10
 
 Asking = tuple[int, int | str | None, bool]
 """How a picture is asked about: how many classes, of which version, whether it is kept."""
@@ -60,6 +69,11 @@ class Answers:
 def source(kept: Kept) -> Source:
     """A picture from the desk, as the classifier takes it."""
     return Source(kept.name, lambda: kept.data, image=kept.image)
+
+
+def _named(read: Sequence[tuple[str, bytes]]) -> list[Kept]:
+    """Pictures by their hashes."""
+    return [Kept(content_hash(data), name, data) for name, data in read]
 
 
 @final
@@ -172,7 +186,9 @@ class Serving:
         progress: Callable[[int, int], None] | None = None,
     ) -> Answers:
         """Answer pictures, and keep them on the desk for whoever corrects them."""
-        kept = [Kept(content_hash(data := each.read()), each.name, data) for each in pictures]
+        read = [(each.name, each.read()) for each in pictures]
+        many = sum(len(data) for _, data in read) > _LARGE
+        kept = await self.read(_named, read) if many else _named(read)
         if len(kept) == 1 and not similar and progress is None:
             return await self._counted(self._together.ask, (top, version, keep), kept[0])
         asking = top, version, keep
@@ -215,7 +231,7 @@ class Serving:
         if keep and good:
             remembered = {each.image for each in answers if each.remembered}
             given = self.desk.keep(good, remembered)
-            names = {each.image: name for each, name in zip(good, given, strict=True)}
+            names = {each.image: name for each, name in zip(good, given, strict=True) if name}
         self._wonder(answers, names)
         return Answers(
             found.event,
@@ -252,8 +268,20 @@ class Serving:
 
     def taught(self, images: Sequence[str]) -> None:
         """Taught pictures leave the desk: the classifier keeps them now."""
-        if images:
-            self.desk.erase(list(images), answers=False)
+        self._leave(images, answers=False)
+
+    def forgotten(self, images: Sequence[str]) -> None:
+        """Nothing tells any more that these were asked about."""
+        self._leave(images, answers=True)
+
+    def _leave(self, images: Sequence[str], *, answers: bool) -> None:
+        # The event is written by now: a desk that is in the way must not deny it. What cannot go
+        # now goes by the next event or the next start, and what is forgotten went before.
+        try:
+            if images:
+                self.desk.erase(list(images), answers=answers)
+        except sqlite3.Error as error:
+            _LOG.warning("what was taught could not leave the desk: %s", error)
 
     def listen(self) -> asyncio.Queue[dict[str, Any] | None]:
         """A queue that is told of every new event, until `unlisten`; None says that it ends."""
@@ -272,28 +300,61 @@ class Serving:
                 queue.put_nowait(None)
 
     async def watch(self) -> None:
-        """Look for changes that other processes made, and hand in what was counted, for ever."""
+        """Look for changes that other processes made, hand in what was counted, tidy; for ever."""
         loop, last, turns = asyncio.get_running_loop(), -1, 0
+        tidied = loop.time()
         while not self._ended.is_set():
             try:
                 last = await loop.run_in_executor(self._desk_work, self._looked, last, loop)
                 turns += 1
                 if turns % 4 == 0:
                     await loop.run_in_executor(self._desk_work, self.hand_in)
+                if loop.time() - tidied >= _TIDY:
+                    tidied = loop.time()
+                    await loop.run_in_executor(self._desk_work, self._tidy)
             except Exception as error:  # noqa: BLE001 - it must go on, whatever it met
                 _LOG.warning("the watch stumbled: %s", type(error).__name__)
             await asyncio.sleep(_POLL)
 
     def _looked(self, last: int, loop: asyncio.AbstractEventLoop) -> int:
         event = self.classifier.event
+        if last < 0:
+            self._clear_desk()
         if event == last or last < 0:
             return event
-        fresh = [each for each in self.classifier.log() if each.event > last]
-        if any(each.kind == "forget" for each in fresh):
-            self.desk.forget_strays({each.image for each in self.classifier.samples()})
+        log = self.classifier.log()
+        fresh = [each for each in log if each.event > last]
         for each in fresh:
             loop.call_soon_threadsafe(self._tell, retain.to_json(each))
+        try:
+            self._make_room(fresh, {each.event: each.kind for each in log})
+        except sqlite3.Error as error:
+            # Whoever listens is told of each event once, whatever is wrong with the desk.
+            _LOG.warning("what was taught could not leave the desk: %s", error)
         return event
+
+    def _make_room(self, fresh: Sequence[retain.Event], kinds: dict[int, str]) -> None:
+        """What others taught leaves the desk as well, and so does what tells of the forgotten."""
+        taught = [each.event for each in fresh if each.kind in _TEACHING]
+        # An undo that is taken back brings pictures back, and does not say which.
+        back = any(each.kind == "undo" and kinds.get(each.target or 0) == "undo" for each in fresh)
+        if back or len(taught) > _MANY or any(each.kind == "forget" for each in fresh):
+            self._clear_desk()
+        elif taught:
+            shown = [self.classifier.show(event) for event in taught]
+            spoken = [sample for each in shown for sample in getattr(each, "samples", ())]
+            self.taught(self.desk.hold({sample.image for sample in spoken}))
+
+    def _tidy(self) -> None:
+        """What is too old goes even where nobody asks anything any more."""
+        self.desk.tidy()
+        self._clear_desk()
+
+    def _clear_desk(self) -> None:
+        """Take what the classifier keeps off the desk, and what tells of pictures that are gone."""
+        remembered = {each.image for each in self.classifier.samples()}
+        self.taught(self.desk.hold(remembered))
+        self.desk.forget_strays(remembered)
 
     def _tell(self, event: dict[str, Any]) -> None:
         for queue in self._listeners:
@@ -307,4 +368,9 @@ class Serving:
             self.metrics.add("retain_decoder_restarts_total", restarts - self._restarts)
             self._restarts = restarts
         gauges = {"retain_queue": float(self._waiting), "retain_workers": 1.0}
-        self.desk.count(self.metrics.taken(), gauges)
+        counted = self.metrics.taken()
+        try:
+            self.desk.count(counted, gauges)
+        except sqlite3.Error as error:
+            self.metrics.give_back(counted)
+            _LOG.warning("what was counted could not be written: %s", error)
