@@ -221,6 +221,10 @@ class Classifier(Reader):
         """
         return unlearning.purge(self._session, force=force, dry_run=dry_run)
 
+    def finish_erasing(self) -> bool:
+        """Erase what `forget` left to others who were reading; whether nothing is left."""
+        return self._session.store.finish_erasing()
+
     def undo(
         self, event: int | None = None, *, force: bool = False, dry_run: bool = False
     ) -> Update:

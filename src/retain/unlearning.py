@@ -107,6 +107,8 @@ def forget(
             session.store.clear_caches()
             erase_asked(session.store.path, gone)
             event, erased = session.store.forget(gone)
+            # What a training saved in between, before it could know.
+            session.store.clear_caches()
             traces = session.store.unerased
             session.adopt(candidate, statistics=True)
     before, now = (set(s.mind.head.classes) if s.mind.head else set() for s in (state, candidate))

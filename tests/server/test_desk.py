@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import pytest
 
+import retain
+from retain.store import Store, erasing
 from tests.server.conftest import Server, body, cluster, npy
 
 from retain.faces.server import desk as module  # isort: skip
@@ -465,3 +467,20 @@ def test_a_desk_that_is_in_the_way_keeps_no_news_back(server, monkeypatch):
     looked = serving._desk_work.submit(serving._looked, last, loop).result()
     assert looked == server.shop.event == last + 1
     assert server.client.portal.call(queue.get)["event"] == last + 1
+
+
+def test_a_running_server_finishes_what_readers_kept_from_being_erased(vectors, monkeypatch):
+    """The log of the journal would hold the label and the hash until somebody wrote again."""
+    monkeypatch.setattr(erasing, "_PATIENCE", 0.0)
+    with Server(vectors) as server, retain.open(vectors) as shop:
+        gone = shop.samples()[0].image
+        with Store.open(vectors) as reader, reader.reading():
+            receipt = shop.forget([gone], force=True)
+            assert receipt.traces
+            assert receipt.level == "pending"
+        until = time.monotonic() + 30
+        while server.serving.classifier._session.store.unerased:
+            assert time.monotonic() < until, "the watch did not finish it"
+            time.sleep(0.05)
+    files = [each for each in vectors.rglob("*") if each.is_file()]
+    assert not any(gone.encode() in each.read_bytes() for each in files)

@@ -61,7 +61,7 @@ class Peer:
         needs: ``"features"``, or ``"pictures"`` where it trains a network of its own.
         marks: files of a clone by which it is known; none for one that is installed.
         hindsight: strategies that use everything again at each step.
-        uncalibrated: strategies whose scores are no logits: their softmax says nothing of confidence.
+        uncalibrated: strategies whose scores are no logits; see `Method.calibrated`.
         classes_once: every class must come in one step, whole.
     """
 

@@ -309,6 +309,7 @@ class Serving:
                 turns += 1
                 if turns % 4 == 0:
                     await loop.run_in_executor(self._desk_work, self.hand_in)
+                    await loop.run_in_executor(self._desk_work, self.classifier.finish_erasing)
                 if loop.time() - tidied >= _TIDY:
                     tidied = loop.time()
                     await loop.run_in_executor(self._desk_work, self._tidy)
