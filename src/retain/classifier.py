@@ -186,7 +186,7 @@ class Classifier(Reader):
         """Forget pictures for good: named, of whole classes, or of whole events.
 
         Afterwards the statistics and the head are bit for bit those of a classifier that never
-        saw them, and neither bytes nor features are on disk. Cannot be undone.
+        saw them, and neither bytes nor features are on disk, unless `traces`. Cannot be undone.
 
         Args:
             images: files, hashes, first digits of hashes, or names of files they came from.
