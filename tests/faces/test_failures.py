@@ -17,6 +17,7 @@ import typer
 
 import retain
 from retain.faces.cli.failures import guarded
+from retain.faces.cli.interrupting import finishing
 from tests.faces.helpers import COMMAND, draw, environment, process
 
 
@@ -226,3 +227,80 @@ def test_interrupted_learning_keeps_the_classifier_whole(shop: Path, here: Path)
         assert [event.kind for event in classifier.log()] == ["learn"]
         assert classifier.verify().ok
         assert classifier.learn(here / "many").learned == 1200
+
+
+# Ctrl-C comes when the event is in the journal already, as often as is told.
+INTERRUPTED_LATE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from retain.store import Store
+times = int(sys.argv.pop(1))
+def late(written):
+    def method(self, *given, **options):
+        found = written(self, *given, **options)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+    return method
+Store.append, Store.forget = late(Store.append), late(Store.forget)
+from retain.faces.cli import main
+main()
+"""
+
+
+def late(times: int, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_LATE, str(times), *words],
+        capture_output=True,
+        timeout=120,
+        env=environment(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "says"),
+    [
+        (("learn", "shop", "test"), "learn", b"learned 6 pictures"),
+        (("correct", "shop", "test/mug/mug6.jpg", "plate"), "correct", b"is 'plate' now"),
+        (("forget", "shop", "--label", "mug", "--yes"), "forget", b"forgot 6 pictures"),
+        (("undo", "shop"), "undo", b"took back event 1 (learn)"),
+        (("protect", "shop", "--label", "mug"), "protect", b"protected: class 'mug'"),
+    ],
+)
+def test_what_is_written_already_is_finished_and_told(shop: Path, words, kind, says) -> None:
+    told = late(1, *words)
+    assert told.returncode == 0, told.stderr
+    assert says in told.stdout
+    assert b"finishing what is begun" in told.stderr
+    assert b"as it was" not in told.stderr
+    with retain.open(shop) as classifier:
+        assert [event.kind for event in classifier.log()][1:] == [kind]
+        assert classifier.verify().notes == ()
+
+
+def test_who_does_not_wait_is_told_to_look(shop: Path) -> None:
+    told = late(2, "learn", "shop", "test")
+    assert told.returncode == 130
+    assert b"may have been done" in told.stderr
+    assert b"retain log" in told.stderr
+    assert b"as it was" not in told.stderr
+
+
+def test_a_stop_between_two_stretches_of_work_is_heeded_at_the_next() -> None:
+    def work() -> None:
+        heard: list[int] = []
+        tick = finishing(lambda done, total: heard.append(done))
+        tick(2, 2)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert heard == [2]
+        tick(1, 2)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(typer.Exit) as caught:
+            guarded(work)()
+        assert caught.value.exit_code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 import typer
 
 from retain.errors import GateRefused, NotAClassifier, RetainError
+from retain.faces.cli.interrupting import interruptible
 from retain.faces.cli.telling import told_refusal
 from retain.faces.text import clean
 
@@ -47,10 +48,12 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result = function(*args, **kwargs)
-            # A reader who has gone (`| head`) is noticed here, not in the interpreter's last act.
-            sys.stdout.flush()
-            return result
+            with interruptible():
+                result = function(*args, **kwargs)
+                # A reader who has gone (`| head`) is noticed here, not in the interpreter's last
+                # act.
+                sys.stdout.flush()
+                return result
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         # The last place where whatever it is can become a sentence.

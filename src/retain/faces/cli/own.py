@@ -1,4 +1,4 @@
-"""The commands of a classifier's owner: adopt, gate, protect, versions, export and their kin."""
+"""The commands of a classifier's owner: adopt, reference, versions, diff, explain and their kin."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from retain.faces.cli.common import (
     told_skipped,
 )
 from retain.faces.cli.failures import Mistake
+from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, bar, line, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.teach import Memory
@@ -28,9 +29,7 @@ __all__ = [
     "adopt",
     "diff",
     "explain",
-    "gate",
     "promote",
-    "protect",
     "reference",
     "rollback",
     "versions",
@@ -172,71 +171,14 @@ def reference(
 ) -> None:
     """Give an adopted classifier typical pictures."""
     with opened(name) as classifier, progress("reading", quiet=as_json) as tick:
-        update = classifier.reference(source, force=force, dry_run=dry_run, progress=tick)
+        update = classifier.reference(
+            source, force=force, dry_run=dry_run, progress=finishing(tick)
+        )
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
         told_changes(update)
         told_skipped(update.skipped)
-
-
-def gate(
-    name: Name,
-    regressions: Annotated[
-        float | None, typer.Option(min=0, help="Net share of all remembered pictures lost.")
-    ] = None,
-    class_regressions: Annotated[
-        float | None, typer.Option(min=0, help="The same within one class.")
-    ] = None,
-    new_class_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Wanted of a new class, left out.")
-    ] = None,
-    calibration: Annotated[
-        float | None, typer.Option(min=0, help="Growth of the likelihood's negative log, in nats.")
-    ] = None,
-    agreement: Annotated[
-        float | None, typer.Option(min=0, help="Share of the reference answered otherwise.")
-    ] = None,
-    correction: Annotated[
-        float | None, typer.Option(min=0, help="Share that one edit of the head may make worse.")
-    ] = None,
-    wrong_labels: Annotated[
-        float | None, typer.Option(min=0, help="Chance below which labels are called wrong.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Show or set what a change may cost."""
-    given = {
-        "regressions": regressions,
-        "class_regressions": class_regressions,
-        "new_class_accuracy": new_class_accuracy,
-        "calibration": calibration,
-        "agreement": agreement,
-        "correction": correction,
-        "wrong_labels": wrong_labels,
-    }
-    with opened(name) as classifier:
-        budgets = classifier.gate(**{k: v for k, v in given.items() if v is not None})
-    if not answered(budgets, as_json=as_json):
-        rows = [(field.replace("_", "-"), f"{getattr(budgets, field):g}") for field in given]
-        table([Column("budget"), Column("value", right=True)], rows)
-
-
-def protect(
-    name: Name,
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGE", help="Remembered pictures, by file or by hash."),
-    ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="A whole class; may be repeated.")] = None,
-    off: Annotated[bool, typer.Option("--off", help="Lift the protection.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Say which pictures and classes must never get worse."""
-    with opened(name) as classifier:
-        update = classifier.protect(images or [], label or [], off=off)
-    if not answered(update, as_json=as_json):
-        line(clean(update.summary), style="bold")
 
 
 def versions(name: Name, as_json: Json = False) -> None:
@@ -300,6 +242,7 @@ def promote(
 ) -> None:
     """Let an alias stand for a version, if the gate agrees."""
     with opened(name) as classifier:
+        held()
         update = classifier.promote(version, alias, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
@@ -315,6 +258,7 @@ def rollback(
 ) -> None:
     """Let an alias stand for its version before."""
     with opened(name) as classifier:
+        held()
         update = classifier.rollback(alias, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)

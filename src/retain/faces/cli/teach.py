@@ -23,6 +23,7 @@ from retain.faces.cli.common import (
     told_skipped,
 )
 from retain.faces.cli.failures import Mistake
+from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, line, note, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.telling import headline, told_changes, told_verdict
@@ -135,7 +136,7 @@ def learn(
     with opened(name) as classifier, progress("learning", quiet=as_json) as tick:
         given = source[0] if len(source) == 1 else source
         update = classifier.learn(
-            given, label, strict=strict, force=force, dry_run=dry_run, progress=tick
+            given, label, strict=strict, force=force, dry_run=dry_run, progress=finishing(tick)
         )
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
@@ -181,7 +182,7 @@ def correct(
             exception=exception,
             force=force,
             dry_run=dry_run,
-            progress=tick,
+            progress=finishing(tick),
         )
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
@@ -231,6 +232,7 @@ def forget(
             if not typer.confirm("Forget for good?", default=False, err=True):
                 note("nothing was forgotten")
                 raise typer.Exit(1)
+        held()
         receipt = classifier.forget(*wanted, force=force, dry_run=dry_run)
     if not answered(receipt, as_json=as_json):
         line(f"{clean(receipt.summary)} ({receipt.seconds:.1f} s)", style="bold")
@@ -260,6 +262,7 @@ def undo(
 ) -> None:
     """Take back an event; undo the undo to have it again."""
     with opened(name) as classifier:
+        held()
         update = classifier.undo(event, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
@@ -299,6 +302,7 @@ def classes(
             return
         if old is None or new is None:
             raise Mistake(f"say which class and its new name: retain classes NAME {action} OLD NEW")
+        held()
         if action is Action.merge:
             update = classifier.merge(old, new, force=force, dry_run=dry_run)
         elif force or dry_run:
