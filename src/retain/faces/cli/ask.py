@@ -13,6 +13,7 @@ import typer
 from retain.faces.cli.common import Json, Name, Version, answered, opened, told_skipped
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, bar, emit_csv, emit_json, line, note, table
+from retain.faces.cli.pages import PageFile, refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.text import clean, counted, percent
 from retain.values import (
@@ -72,12 +73,11 @@ def evaluate(
         ),
     ],
     as_json: Json = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
-    ] = None,
+    html: PageFile = None,
     version: Version = None,
 ) -> None:
     """Judge the classifier on labelled pictures."""
+    refuse_page(html)
     with opened(name) as classifier, progress("evaluating", quiet=as_json) as tick:
         report = classifier.evaluate(source, version=version, progress=tick)
     if html is not None:

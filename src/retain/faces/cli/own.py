@@ -20,6 +20,7 @@ from retain.faces.cli.common import (
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, bar, line, table
+from retain.faces.cli.pages import PageFile, refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.cli.teach import Memory
 from retain.faces.cli.telling import headline, told_changes, told_groups, told_verdict
@@ -201,12 +202,11 @@ def diff(
     b: Annotated[
         str | None, typer.Argument(metavar="B", help="Another; without it, the latest.")
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
-    ] = None,
+    html: PageFile = None,
     as_json: Json = False,
 ) -> None:
     """Compare two versions, what got worse first."""
+    refuse_page(html)
     with opened(name) as classifier:
         found = classifier.diff(a, b)
         if html is not None:
@@ -270,12 +270,11 @@ def explain(
     image: Annotated[
         str, typer.Argument(metavar="IMAGE", help="A file, or a remembered picture by its hash.")
     ],
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
-    ] = None,
+    html: PageFile = None,
     as_json: Json = False,
 ) -> None:
     """Say why a picture is answered as it is."""
+    refuse_page(html)
     with opened(name) as classifier:
         found = classifier.explain(image)
         if html is not None:
