@@ -25,6 +25,7 @@ __all__ = [
     "checked_label",
     "chunks",
     "named",
+    "quoted",
     "recomputed",
     "resolve",
     "take",
@@ -95,6 +96,17 @@ def checked_label(label: object) -> str:
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise BadLabel(f"the label {text[:60]!a} is not valid text; use ordinary Unicode")
     return text
+
+
+def quoted(names: Iterable[str], most: int = 8) -> str:
+    """Names between quotes, in order; of many the first, and how many there are.
+
+    >>> quoted("ba"), quoted("dcba", most=2), quoted("")
+    ("'a', 'b'", "'a', 'b', … (4 in all)", 'none yet')
+    """
+    known = sorted(names)
+    several = ", ".join(repr(each) for each in known[:most])
+    return f"{several}, … ({len(known)} in all)" if len(known) > most else several or "none yet"
 
 
 def take(

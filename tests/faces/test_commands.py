@@ -233,3 +233,27 @@ def test_verify_names_what_is_broken(shop: Path, run, parsed) -> None:
 
 def test_version(run) -> None:
     assert run("--version").stdout == f"retain {retain.__version__}\n"
+
+
+def test_one_label_for_the_folders_of_known_classes_is_refused(shop: Path, here: Path, run) -> None:
+    for source in ("train", "test"):
+        result = run("learn", "shop", source, "--label", "thing")
+        assert result.exit_code == 2
+        assert "'mug', 'plate', 'spoon'" in result.stderr
+        assert f"'{source}/*/*'" in result.stderr
+    assert run("classes", "shop").stdout.count("6") == 3
+    # A folder of the class itself, whatever it holds, is meant.
+    assert run("learn", "shop", "test/mug", "--label", "mug").exit_code == 0
+    (here / "photos" / "monday").mkdir(parents=True)
+    (here / "test" / "plate").rename(here / "photos" / "monday" / "sun")
+    assert run("learn", "shop", "photos", "--label", "plate").exit_code == 0
+
+
+def test_classes_that_go_are_named(shop: Path, run) -> None:
+    result = run("learn", "shop", "train/mug", "--label", "vase")
+    assert result.exit_code == 0, result.stderr
+    assert "new: vase" in result.stdout
+    assert "gone: mug" in result.stdout
+    taken_back = run("undo", "shop").stdout
+    assert "new: mug" in taken_back
+    assert "gone: vase" in taken_back

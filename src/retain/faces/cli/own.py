@@ -23,7 +23,7 @@ from retain.faces.cli.output import Column, bar, line, table
 from retain.faces.cli.pages import PageFile, refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.cli.teach import Memory
-from retain.faces.cli.telling import headline, told_changes, told_groups, told_verdict
+from retain.faces.cli.telling import headline, told_changes, told_classes, told_groups, told_verdict
 from retain.faces.text import clean, counted, percent
 
 __all__ = [
@@ -222,9 +222,7 @@ def diff(
         style="bold",
     )
     told_groups((("worse", "red", found.worse), ("better", "green", found.better)), _LISTED)
-    for title, classes in (("new", found.new_classes), ("gone", found.gone_classes)):
-        if classes:
-            line(f"{title}: {', '.join(clean(each) for each in classes)}")
+    told_classes(found)
     if html is not None:
         line(f"page: {clean(html)}")
 

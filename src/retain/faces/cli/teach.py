@@ -26,7 +26,7 @@ from retain.faces.cli.failures import Mistake
 from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, line, note, table
 from retain.faces.cli.progress import progress
-from retain.faces.cli.telling import headline, told_changes, told_verdict
+from retain.faces.cli.telling import headline, told_changes, told_classes, told_verdict
 from retain.faces.text import clean, counted
 
 if TYPE_CHECKING:
@@ -134,6 +134,8 @@ def learn(
             f"what they all show with --label"
         )
     with opened(name) as classifier, progress("learning", quiet=as_json) as tick:
+        if label is not None:
+            _refuse_class_folders(source, label, classifier.labels)
         given = source[0] if len(source) == 1 else source
         update = classifier.learn(
             given, label, strict=strict, force=force, dry_run=dry_run, progress=finishing(tick)
@@ -141,8 +143,7 @@ def learn(
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
-        if update.new_classes:
-            line(f"new: {', '.join(clean(each) for each in update.new_classes)}")
+        told_classes(update)
         told_changes(update)
         told_skipped(update.skipped)
 
@@ -267,6 +268,7 @@ def undo(
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
+        told_classes(update)
         told_changes(update)
         if update.event is None:
             return
@@ -313,6 +315,22 @@ def classes(
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
         told_changes(update)
+
+
+def _refuse_class_folders(sources: Sequence[str], label: str, classes: Sequence[str]) -> None:
+    """One label for folders that are called like other classes is hardly ever meant."""
+    from retain.intake import checked_label, quoted
+    from retain.vision.sources import folders_of
+
+    others = set(classes) - {checked_label(label)}
+    for source in sources:
+        if found := folders_of(source, others):
+            raise Mistake(
+                f"{clean(source)} holds folders called like known classes ({quoted(found)}), and "
+                f"--label would make all their pictures {label!r}; leave --label out to learn each "
+                f"folder as its class, or, if it is meant, name the pictures: "
+                f"{shlex.quote(os.path.join(source, '*', '*'))}"
+            )
 
 
 def _told_preview(name: str, samples: Sequence[Sample]) -> None:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from retain.errors import GateRefused
 from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.text import clean, counted
 from retain.values import Change, Update, Verdict, to_json
 
-__all__ = ["headline", "told_changes", "told_groups", "told_refusal", "told_verdict"]
+if TYPE_CHECKING:
+    from retain.comparisons import Diff
+
+__all__ = [
+    "headline",
+    "told_changes",
+    "told_classes",
+    "told_groups",
+    "told_refusal",
+    "told_verdict",
+]
 
 _LISTED = 10
 _DECIMALS_BELOW = 10.0
@@ -63,6 +74,13 @@ def told_refusal(error: GateRefused, *, as_json: bool) -> None:
     note("what you can do")
     for choice in error.choices:
         note(f"  - {choice}")
+
+
+def told_classes(change: Update | Diff) -> None:
+    """Which classes came, and which went."""
+    for title, classes in (("new", change.new_classes), ("gone", change.gone_classes)):
+        if classes:
+            line(f"{title}: {', '.join(clean(each) for each in classes)}")
 
 
 def told_changes(update: Update) -> None:
