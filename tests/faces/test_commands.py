@@ -257,3 +257,18 @@ def test_classes_that_go_are_named(shop: Path, run) -> None:
     taken_back = run("undo", "shop").stdout
     assert "new: mug" in taken_back
     assert "gone: vase" in taken_back
+
+
+def test_a_correction_to_an_unknown_class_is_said(shop: Path, run, parsed) -> None:
+    for flags in (["--dry-run"], []):
+        result = run("correct", "shop", "test/mug/mug6.jpg", "Mugg", *flags)
+        assert result.exit_code == 0, result.stderr
+        assert "new: Mugg" in result.stdout
+        assert "did you mean 'mug'?" in result.stderr
+        assert ("retain undo shop" in result.stderr) is not bool(flags)
+    other = run("correct", "shop", "test/mug/mug7.jpg", "vase")
+    assert "new: vase" in other.stdout
+    assert "did you mean" not in other.stderr
+    known = run("correct", "shop", "test/plate/plate6.jpg", "plate")
+    assert "new:" not in known.stdout
+    assert "did you mean" not in known.stderr

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,10 +31,12 @@ from retain.faces.cli.telling import headline, told_changes, told_classes, told_
 from retain.faces.text import clean, counted
 
 if TYPE_CHECKING:
-    from retain.values import Sample
+    from retain.values import Sample, Update
 
 __all__ = ["Memory", "classes", "correct", "forget", "init", "learn", "undo"]
 
+# How alike the name of a new class is to a known one before it may be a slip, 0 to 1.
+_NEAR = 0.75
 _HASH = re.compile(r"(sha256:)?[0-9a-f]{6,64}")
 
 
@@ -185,12 +188,15 @@ def correct(
             dry_run=dry_run,
             progress=finishing(tick),
         )
+        known = set(classifier.labels) - set(update.new_classes)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         if update.verdict is not None and update.verdict.reason:
             line(f"not by an edit of the head: {clean(update.verdict.reason)}")
         told_verdict(update.verdict, always=dry_run)
+        told_classes(update)
         told_changes(update)
+    _told_near(name, update, known)
 
 
 def forget(
@@ -330,6 +336,18 @@ def _refuse_class_folders(sources: Sequence[str], label: str, classes: Sequence[
                 f"--label would make all their pictures {label!r}; leave --label out to learn each "
                 f"folder as its class, or, if it is meant, name the pictures: "
                 f"{shlex.quote(os.path.join(source, '*', '*'))}"
+            )
+
+
+def _told_near(name: str, update: Update, known: Collection[str]) -> None:
+    """Of each new class, the known one whose name it may be a slip of."""
+    folded = {each.casefold(): each for each in sorted(known)}
+    for label in update.new_classes:
+        for near in difflib.get_close_matches(label.casefold(), folded, n=1, cutoff=_NEAR):
+            again = f"; to take it back: {_typed('undo', name)}" if update.event else ""
+            note(
+                f"note: {clean(label)!r} is a new class; did you mean {clean(folded[near])!r}?"
+                f"{again}"
             )
 
 
