@@ -16,6 +16,9 @@ from retain.values import Budgets, Update
 
 __all__ = ["budgets", "protect", "set_budgets"]
 
+# Every other budget is a share, or a chance, of at most 1.
+_IN_NATS = frozenset({"calibration"})
+
 
 def budgets(session: Session) -> Budgets:
     """What a change may cost, as the owner set it."""
@@ -30,6 +33,11 @@ def set_budgets(session: Session, values: Mapping[str, float]) -> Budgets:
             raise BadOption(f"there is no budget {name!r}; use {', '.join(sorted(known))}")
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise BadOption(f"the budget {name} is {value!r}; give a number of at least 0")
+        if value > 1 and name not in _IN_NATS:
+            raise BadOption(
+                f"the budget {name} is {value:g}, which would be {value:.0%}; it is a share and at "
+                f"most 1: {value / 100:g} is {value:g} %"
+            )
     with session.writing("gate"):
         now = asdict(budgets(session))
         changed = {name: float(value) for name, value in values.items() if now[name] != value}

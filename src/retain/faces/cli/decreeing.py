@@ -26,7 +26,7 @@ def gate(
         float | None, typer.Option(min=0, help="The same within one class.")
     ] = None,
     new_class_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Wanted of a new class, left out.")
+        float | None, typer.Option(min=0, help="Wanted of a new class, left out.")
     ] = None,
     calibration: Annotated[
         float | None, typer.Option(min=0, help="Growth of the likelihood's negative log, in nats.")
