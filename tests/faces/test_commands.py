@@ -272,3 +272,29 @@ def test_a_correction_to_an_unknown_class_is_said(shop: Path, run, parsed) -> No
     known = run("correct", "shop", "test/plate/plate6.jpg", "plate")
     assert "new:" not in known.stdout
     assert "did you mean" not in known.stderr
+
+
+@pytest.mark.parametrize("verb", ["protect", "forget", "show"])
+def test_a_file_that_is_there_but_not_remembered(shop: Path, run, verb) -> None:
+    more = ["--yes"] if verb == "forget" else []
+    for name, says in (
+        ("test/mug/mug6.jpg", "is there, but not remembered"),
+        ("test/mug", "is a folder; name its pictures one by one"),
+        ("nowhere.jpg", "is neither a file nor a remembered picture"),
+        ("mug2.jpg", "train/mug/mug2.jpg', as it was taught?"),
+    ):
+        result = run(verb, "shop", name, *more)
+        assert result.exit_code == 2
+        assert says in result.stderr
+        assert ("neither" in result.stderr) is not Path(name).exists()
+
+
+def test_a_picture_is_named_by_where_it_lay(shop: Path, here: Path, run) -> None:
+    run("learn", "shop", "test")
+    for gone in ("mug/mug6.jpg", "mug/mug7.jpg", "plate/plate6.jpg"):
+        (here / "test" / gone).unlink()
+    assert run("show", "shop", "test/mug/mug6.jpg").exit_code == 0
+    assert run("show", "shop", "./test/plate/../mug/mug7.jpg").exit_code == 0
+    assert run("forget", "shop", str(here / "test/plate/plate6.jpg"), "--yes").exit_code == 0
+    with retain.open(shop) as classifier:
+        assert len(classifier.samples()) == 23
