@@ -257,7 +257,7 @@ def _not_remembered(store: Store, text: str) -> str:
             f"{' or '.join(repr(each) for each in alike)}, as it was taught?"
         )
     return (
-        f"{text!r} is neither a file nor a remembered picture; give a path, the name under which it "
+        f"{text!r} is neither a file nor a remembered picture; give a path, the one under which it "
         f"was taught, or the first six or more digits of a picture's hash as `retain show` and "
         f"`retain predict --json` print it"
     )

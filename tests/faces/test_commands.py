@@ -91,7 +91,7 @@ def test_csv_of_strange_labels_comes_back_as_corrections(shop: Path, here: Path,
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    result = run("correct", "shop", "--from", "list.csv")
+    result = run("correct", "shop", "--from", "list.csv", "--all")
     assert result.exit_code == 0, result.stderr
     with retain.open(shop) as classifier:
         assert classifier.predict("test/mug/mug7.jpg")[0].label == label
@@ -298,3 +298,49 @@ def test_a_picture_is_named_by_where_it_lay(shop: Path, here: Path, run) -> None
     assert run("forget", "shop", str(here / "test/plate/plate6.jpg"), "--yes").exit_code == 0
     with retain.open(shop) as classifier:
         assert len(classifier.samples()) == 23
+
+
+@pytest.fixture
+def guesses(shop: Path, here: Path, run) -> Path:
+    """What `predict --csv` wrote of six pictures, one row edited."""
+    run("correct", "shop", "test/mug/mug6.jpg", "plate")
+    text = run("predict", "shop", "test", "--csv").stdout
+    assert text.count("\n") == 7
+    (here / "unedited.csv").write_text(text)
+    lines = [
+        line.replace("7.jpg,mug,", "7.jpg,plate,") if "mug7.jpg" in line else line
+        for line in text.splitlines()
+    ]
+    (here / "edited.csv").write_text("\n".join(lines))
+    return here
+
+
+def test_guesses_that_nobody_edited_are_no_corrections(guesses: Path, run, parsed) -> None:
+    left = run("correct", "shop", "--from", "unedited.csv")
+    assert left.exit_code == 2
+    assert "every row of unedited.csv says what is answered now" in left.stderr
+    result = run("correct", "shop", "--from", "edited.csv", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "5 rows of edited.csv" in result.stderr
+    assert "--all" in result.stderr
+    assert len(parsed("correct", "shop", "--from", "edited.csv")["corrected"]) == 1
+    everything = run("correct", "shop", "--from", "edited.csv", "--all")
+    assert everything.exit_code == 0, everything.stderr
+    assert "corrected 6 pictures" in everything.stdout
+    assert "answered so before: 6 of them" in everything.stdout
+
+
+def test_a_list_of_ones_own_confirms_unless_told_otherwise(guesses: Path, run, parsed) -> None:
+    digits = parsed("predict", "shop", "train/mug/mug0.jpg")[0]["image"][7:19]
+    (guesses / "own.csv").write_text(f"path,label\ntest/mug/mug7.jpg,plate\n{digits},mug\n")
+    words = ("correct", "shop", "--from", "own.csv", "--dry-run")
+    assert len(parsed(*words)["corrected"]) == 2
+    assert len(parsed(*words, "--different")["corrected"]) == 1
+
+
+def test_paths_of_a_list_in_another_folder(guesses: Path, run) -> None:
+    (guesses / "lists").mkdir()
+    (guesses / "edited.csv").rename(guesses / "lists" / "edited.csv")
+    result = run("correct", "shop", "--from", "lists/edited.csv")
+    assert result.exit_code == 2
+    assert "relative to the list" in result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import shlex
 import sys
 from collections import defaultdict
@@ -25,6 +24,7 @@ from retain.faces.cli.common import (
 )
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.interrupting import finishing, held
+from retain.faces.cli.lists import listed, without_agreeing, written_by_predict
 from retain.faces.cli.output import Column, line, note, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.telling import headline, told_changes, told_classes, told_verdict
@@ -37,7 +37,6 @@ __all__ = ["Memory", "classes", "correct", "forget", "init", "learn", "undo"]
 
 # How alike the name of a new class is to a known one before it may be a slip, 0 to 1.
 _NEAR = 0.75
-_HASH = re.compile(r"(sha256:)?[0-9a-f]{6,64}")
 
 
 class Memory(StrEnum):
@@ -162,6 +161,14 @@ def correct(
         str | None,
         typer.Option("--from", help="Correct all pictures of a CSV, JSONL or Parquet list."),
     ] = None,
+    different: Annotated[
+        bool | None,
+        typer.Option(
+            "--different/--all",
+            help="Of a list only the rows that say something else than what is answered now, or "
+            "all; without either, the former for what retain predict --csv wrote.",
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overrule an earlier correction of the same picture.")
     ] = False,
@@ -174,12 +181,16 @@ def correct(
 ) -> None:
     """Say what a picture is; from now on it is answered so."""
     if source is not None and image is None:
-        pairs = _listed(source)
+        pairs = listed(source)
     elif source is None and image is not None and label is not None:
         pairs = [(image, label)]
     else:
         raise Mistake("give a picture and its label, or a list of them with --from")
+    if source is None or different is None:
+        different = source is not None and written_by_predict(source)
     with opened(name) as classifier, progress("correcting", quiet=as_json) as tick:
+        if source is not None and different and classifier.labels:
+            pairs = without_agreeing(classifier, pairs, source)
         update = classifier.correct_many(
             pairs,
             replace=replace,
@@ -191,6 +202,9 @@ def correct(
         known = set(classifier.labels) - set(update.new_classes)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
+        agreed = sum(each.before == each.label for each in update.corrected)
+        if source is not None and agreed:
+            line(f"answered so before: {agreed:,} of them")
         if update.verdict is not None and update.verdict.reason:
             line(f"not by an edit of the head: {clean(update.verdict.reason)}")
         told_verdict(update.verdict, always=dry_run)
@@ -360,18 +374,6 @@ def _told_preview(name: str, samples: Sequence[Sample]) -> None:
         few = ", ".join(clean(os.path.basename(source)) for source in sources[:3])
         more = f" and {len(sources) - 3:,} more" if len(sources) > 3 else ""
         note(f"  {clean(label)}: {counted(len(sources), 'picture')} ({few}{more})")
-
-
-def _listed(source: str) -> list[tuple[str, str]]:
-    """The pictures and labels of a list; a row may name a remembered picture by its hash."""
-    from retain.vision.manifest import read_manifest
-
-    pairs = []
-    for row in read_manifest(source):
-        last = os.path.basename(row.path)
-        remembered = _HASH.fullmatch(last) and not os.path.exists(row.path)
-        pairs.append((last if remembered else row.path, row.label or ""))
-    return pairs
 
 
 def _typed(*words: str) -> str:
