@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from retain.errors import BadOption, InputError, UnknownClass
-from retain.intake import checked_label, named
+from retain.intake import checked_label, named, quoted
 from retain.session import Session
 from retain.store import Assertion
 from retain.values import Budgets, Update
@@ -58,8 +58,7 @@ def protect(session: Session, images: Sequence[str], labels: Sequence[str], *, o
         for label in classes:
             if label not in present and not off:
                 raise UnknownClass(
-                    f"there is no class {label!r} to protect; the classes are: "
-                    f"{', '.join(repr(each) for each in sorted(present)[:8]) or 'none yet'}"
+                    f"there is no class {label!r} to protect; the classes are: {quoted(present)}"
                 )
         chosen = {s.image: s for s in (named(session.store, image) for image in images)}
         chosen = {image: s for image, s in chosen.items() if s.protected == off}
