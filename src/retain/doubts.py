@@ -126,7 +126,7 @@ def _emptied(before: State, lesson: Lesson, start: Start | None) -> list[Check]:
         return []
     sentence = (
         f"all {len(taken)} pictures of {quoted(gone)} are given as {quoted(to)}, so that "
-        f"{len(gone)} classes would be gone: to join classes, retain classes NAME merge OLD NEW"
+        f"{len(gone)} classes would be gone; classes are joined by `retain classes` merge"
     )
     return [Check("labels", False, sentence, len(taken) / len(before.samples))]
 

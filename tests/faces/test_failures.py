@@ -76,6 +76,37 @@ def test_nothing_learned_says_what_to_do(here: Path, run) -> None:
     assert "retain learn" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("evaluate", "new", "test"), "retain learn new FOLDER"),
+        (("advise", "new"), "retain learn new FOLDER"),
+        (("predict", "new", "test/mug/mug6.jpg"), "retain learn new FOLDER"),
+        (("evaluate", "new", "test/mug"), "retain learn new FOLDER --label LABEL"),
+        (("evaluate", "new", "test/mug/mug6.jpg"), "retain learn new PICTURE --label LABEL"),
+        (("learn", "new", "test/mug"), "retain learn new FOLDER --label LABEL"),
+        (("evaluate", "new", "empty"), "columns path,label"),
+    ],
+)
+def test_advice_can_be_followed_as_it_stands(here: Path, run, words, says) -> None:
+    (here / "empty").mkdir()
+    run("init", "new")
+    result = run(*words)
+    assert result.exit_code in (1, 2)
+    assert says in result.stderr
+    assert "NAME" not in result.stderr
+    assert "(--label" not in result.stderr
+
+
+def test_a_picture_to_forget_is_named_with_its_classifier(capsys) -> None:
+    def forget(name: str) -> None:
+        raise retain.Damaged("forget the picture: retain forget NAME 12; or: retain init NAME")
+
+    with pytest.raises(typer.Exit):
+        guarded(forget)(name="my shop")
+    assert "retain forget 'my shop' 12; or: retain init NAME" in capsys.readouterr().err
+
+
 def test_a_named_picture_that_cannot_be_read_is_exit_1(shop: Path, here: Path, run) -> None:
     (here / "test" / "mug" / "bad.jpg").write_bytes(b"")
     folder = run("predict", "shop", "test/mug", "--json")

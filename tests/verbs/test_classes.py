@@ -70,5 +70,5 @@ def test_of_many_classes_some_are_named_and_all_are_counted(shop):
         with pytest.raises(retain.UnknownClass, match=r"'c0', .*'c7', … \(10 in all\)"):
             refused()
     shop.forget(labels=["c8", "c9"])
-    with pytest.raises(retain.UnknownClass, match="'c7'$"):
+    with pytest.raises(retain.UnknownClass, match=r"'c7'$"):
         shop.rename("nope", "x")

@@ -40,7 +40,7 @@ __all__ = ["Collected", "folders_of", "labelled", "unlabelled"]
 
 LAYOUT = (
     "lay them out as FOLDER/label/picture.jpg, or list them in a file with the columns path,label "
-    "(retain learn NAME manifest.csv), or give one label for all (--label)"
+    "and give that; to learn them as one class: retain learn NAME FOLDER --label LABEL"
 )
 
 
@@ -87,7 +87,10 @@ def labelled(
         )
     problem = "it is standard input" if path == "-" else why_not_a_file(path)
     if problem is None or glob.has_magic(path) or path == "-":
-        raise BadOption(f"{shown(path)} has no label of its own; give one (--label LABEL)")
+        raise BadOption(
+            f"{shown(path)} has no label of its own; give a folder of class folders or a list "
+            f"(path,label); to learn it: retain learn NAME PICTURE --label LABEL"
+        )
     raise BadOption(f"{shown(path)}: {problem}; give a folder of class folders or a list")
 
 
