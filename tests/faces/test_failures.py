@@ -45,6 +45,7 @@ from tests.faces.helpers import COMMAND, draw, environment, process
         (("evaluate", "shop", "nowhere"), 2, "nowhere"),
         (("classes", "shop", "rename", "vase", "cup"), 2, "'vase'"),
         (("demo", "--out", "train"), 2, "--out"),
+        (("adopt", "new", "nosuch.onnx"), 2, "there is no such file"),
     ],
 )
 def test_mistakes(shop: Path, run, words, code, says) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,6 +108,8 @@ def adopt(
     """Take over a classifier that was trained elsewhere."""
     import retain
 
+    if model.lower().endswith(".onnx") and not os.path.exists(model):
+        raise Mistake(f"{clean(model)} cannot be adopted: there is no such file; check its path")
     overrides: dict[str, Any] = {"interpolation": interpolation, "colour": colour}
     overrides |= {"mean": _numbers(mean), "std": _numbers(std)}
     if squash and shorter is not None:
