@@ -202,6 +202,22 @@ def test_a_reader_that_leaves(shop: Path) -> None:
     assert told.stdout.strip() in (b"141", b"0")
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(shop: Path, closed) -> None:
+    for words in ("log shop", "learn shop test", "log nowhere"):
+        told = subprocess.run(
+            ["bash", "-c", f'"$@" {words} {closed}', "bash", *COMMAND],
+            capture_output=True,
+            timeout=60,
+            env=environment(),
+        )
+        assert told.returncode == (2 if "nowhere" in words else 0), (words, told.stderr)
+        assert b"Traceback" not in told.stderr
+        assert b"Exception" not in told.stderr
+    with retain.open(shop) as classifier:
+        assert classifier.verify().ok
+
+
 def test_forget_asks_on_a_terminal(shop: Path) -> None:
     for answer, code, left in ((b"n\n", 1, 3), (b"y\n", 0, 2)):
         ours, theirs = pty.openpty()

@@ -92,7 +92,7 @@ def init(
     ] = Priors.mixed,
     favour: Annotated[
         float,
-        typer.Option(min=-2, max=2, help="Favour old classes (to -2) or new ones (to 2)."),
+        typer.Option(min=-2, max=2, help="Favour classes of many pictures (to -2) or few (to 2)."),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
