@@ -166,7 +166,7 @@ def correct(
         typer.Option(
             "--different/--all",
             help="Of a list only the rows that say something else than what is answered now, or "
-            "all; without either, the former for what retain predict --csv wrote.",
+            "all; without either, the former for a table that predict wrote.",
         ),
     ] = None,
     replace: Annotated[
