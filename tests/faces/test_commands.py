@@ -344,3 +344,19 @@ def test_paths_of_a_list_in_another_folder(guesses: Path, run) -> None:
     result = run("correct", "shop", "--from", "lists/edited.csv")
     assert result.exit_code == 2
     assert "relative to the list" in result.stderr
+
+
+def test_show_says_when_nothing_could_be_tuned(here: Path, run, parsed) -> None:
+    run("init", "new")
+    assert "tuned" not in run("show", "new").stdout
+    for label in ("mug", "plate"):
+        run("learn", "new", f"train/{label}/{label}0.jpg", "--label", label)
+    shown = run("show", "new").stdout
+    assert "no picture can be left out" in shown
+    assert "shrinkage" not in shown
+    run("learn", "new", "train")
+    shown = run("show", "new").stdout
+    assert "no picture can be left out" not in shown
+    assert "leave-one-out" in shown
+    assert "shrinkage" in shown
+    assert parsed("show", "new")["leave_one_out_accuracy"] is not None

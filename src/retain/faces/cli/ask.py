@@ -283,7 +283,16 @@ def _told_status(status: Status) -> None:
     ]
     if status.leave_one_out_accuracy is not None:
         rows.append(("leave-one-out", f"{percent(status.leave_one_out_accuracy)} (balanced)"))
-    if status.shrinkage is not None and status.temperature is not None:
+    elif status.classes and status.adopted is None:
+        rows.append(
+            (
+                "tuned",
+                "nothing, as no picture can be left out: probabilities mean little until each "
+                "class has a second one",
+            )
+        )
+    tuned = status.leave_one_out_accuracy is not None or status.adopted is not None
+    if tuned and status.shrinkage is not None and status.temperature is not None:
         rows.append(("tuned", f"shrinkage {status.shrinkage:.3g}, scale {status.temperature:.3g}"))
     rows.append(("digest", status.digest))
     table([Column("", style="dim"), Column("", narrow="fold")], rows)
