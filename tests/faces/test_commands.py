@@ -360,3 +360,16 @@ def test_show_says_when_nothing_could_be_tuned(here: Path, run, parsed) -> None:
     assert "leave-one-out" in shown
     assert "shrinkage" in shown
     assert parsed("show", "new")["leave_one_out_accuracy"] is not None
+
+
+def test_another_name_is_no_improvement(shop: Path, run) -> None:
+    run("classes", "shop", "rename", "mug", "cup")
+    for words, names in (
+        (("undo", "shop"), "cup → mug"),
+        (("classes", "shop", "merge", "plate", "mug", "--dry-run"), "plate → mug"),
+        (("learn", "shop", "train/mug", "--label", "vase"), "mug → vase"),
+    ):
+        result = run(*words)
+        assert result.exit_code == 0, result.stderr
+        assert f"by another name: 6 remembered pictures, {names}" in result.stdout
+        assert "better" not in result.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -85,12 +86,18 @@ def told_classes(change: Update | Diff) -> None:
 
 def told_changes(update: Update) -> None:
     """What else changed, the worse first; nothing is said plainly."""
+    # What was answered by a class that is gone got another name, which is no gain.
+    named = [each for each in update.better if each.before in update.gone_classes]
     groups: list[tuple[str, str, Sequence[Change]]] = [
         ("worse", "red", update.worse),
-        ("better", "green", update.better),
+        ("better", "green", [e for e in update.better if e.before not in update.gone_classes]),
         ("otherwise wrong", "yellow", update.changed),
     ]
-    if any(changes for *_, changes in groups):
+    for (old, new), count in Counter((each.before, each.after) for each in named).items():
+        line(
+            f"by another name: {counted(count, 'remembered picture')}, {clean(old)} → {clean(new)}"
+        )
+    if named or any(changes for *_, changes in groups):
         told_groups(groups)
     elif update.event is not None and update.kind != "rename":
         line("no other remembered picture is answered differently")
