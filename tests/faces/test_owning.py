@@ -176,7 +176,7 @@ def spoiled(desk: Path) -> None:
         (("theirs.onnx", "--preprocess", "raw"), 2, "--labels"),
         (("theirs.onnx", "--labels", "names.txt"), 2, "--preprocess"),
         (("theirs.onnx", "--labels", "names.txt", "--preprocess", "imagnet"), 2, "'imagnet'"),
-        (("nowhere.onnx", *ADOPT[1:]), 1, "nowhere.onnx"),
+        (("nowhere.onnx", *ADOPT[1:]), 2, "nowhere.onnx"),
         (("half.onnx", *ADOPT[1:]), 1, "half.onnx"),
         (("noise.onnx", *ADOPT[1:]), 1, "noise.onnx"),
         (("empty.onnx", *ADOPT[1:]), 1, "empty.onnx"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import note
 from retain.faces.text import clean, counted
+from retain.values import ImageDetail
 
 if TYPE_CHECKING:
     from retain import Classifier
@@ -55,7 +56,9 @@ def without_agreeing(classifier: Classifier, pairs: Pairs, source: str) -> Pairs
     answers = {each.path: each.label for each in classifier.predict([p for p, _ in pairs], top=1)}
     for image, _ in pairs:
         if image not in answers and _HASH.fullmatch(image):
-            answers[image] = classifier.show(image).prediction.label
+            found = classifier.show(image)
+            if isinstance(found, ImageDetail):
+                answers[image] = found.prediction.label
     left = [(p, label) for p, label in pairs if answers.get(p) != checked_label(label)]
     same = len(pairs) - len(left)
     if not left:
