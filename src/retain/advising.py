@@ -110,7 +110,7 @@ def _looked(session: Session, state: State) -> Looked:
     if not counts:
         raise NothingLearned(
             "no labelled picture is remembered, so there is nothing to advise on; teach some "
-            "first: retain learn NAME FOLDER"
+            f"first: retain learn {session.store.path} FOLDER"
         )
     if len(counts) < 2:
         raise BadOption(

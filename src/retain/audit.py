@@ -61,7 +61,12 @@ def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verifi
                 "the cached exceptions are not those of the journal; delete versions/head."
                 "safetensors, it is made again"
             )
-        if deep:
+        if deep and store.manifest.memory != "images":
+            notes.append(
+                "no feature was computed again: this classifier keeps features and no pictures, so "
+                "that there is nothing to compute them from"
+            )
+        elif deep:
             problems += _reextracted(session, progress)
     except RetainError as error:
         problems.append(str(error))
@@ -96,8 +101,6 @@ def _unloadable(session: Session) -> list[str]:
 def _reextracted(session: Session, progress: Progress | None) -> list[str]:
     """Members whose feature, by whichever extractor, is not that of their picture."""
     store = session.store
-    if store.manifest.memory != "images":
-        return []
     eras = {era.extractor: era for era in store.every_era()}
     samples = store.members()
     done, total = 0, len(samples) * len(eras)

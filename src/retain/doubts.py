@@ -11,6 +11,9 @@ What is remembered of an adopted classifier's classes is answered by the layer t
 which never saw it. Where nothing is, the other classes of the same lesson tell what is usual; where
 there are none either, the labels cannot be checked, and that is said.
 
+Whatever they look like, a lesson that gives all pictures of several classes fewer, new labels is
+doubted too: joining classes is what `merge` is for.
+
 How often is itself uncertain where few are remembered: rates have a beta prior around that of all
 classes, so what is seen is beta-binomial, and improbable only beyond that uncertainty.
 """
@@ -28,6 +31,7 @@ from retain.algebra import REFERENCE, Start
 from retain.algebra.calibrate import log_softmax
 from retain.caches import State
 from retain.chances import surprise
+from retain.intake import quoted
 from retain.jury import Judged
 from retain.values import Budgets, Check, Sample, Suspect
 
@@ -35,6 +39,7 @@ __all__ = ["Lesson", "doubted"]
 
 _CONTRADICTED = float(np.log(0.01))
 _FEWEST = 3
+_SEVERAL = 2
 _EXCESS = 0.15
 # What the rate of all classes is worth beside a class's own members, in pictures; measured on
 # Caltech-101 and photographs of clothing: 30 % wrong labels are found, clean lessons pass.
@@ -102,6 +107,34 @@ def doubted(
     before: State, old: Judged, lesson: Lesson, budgets: Budgets, start: Start | None
 ) -> tuple[list[Check], tuple[Suspect, ...]]:
     """What is to be said of a lesson's labels, and which pictures are probably labelled wrong."""
+    emptied = _emptied(before, lesson, start) if budgets.wrong_labels else []
+    checks, suspects = _contradicted(before, old, lesson, budgets, start)
+    return [*emptied, *checks], suspects
+
+
+def _emptied(before: State, lesson: Lesson, start: Start | None) -> list[Check]:
+    """Whether several classes would be gone, all their pictures being given fewer, new labels."""
+    given = {s.image: s.label for s in lesson.samples if s.image in before.rows}
+    if not given:
+        return []
+    left = {s.label for s in before.samples if given.get(s.image, s.label) == s.label}
+    adopted = set(start.classes) if start is not None else set()
+    gone = {s.label for s in before.samples} - left - set(given.values()) - adopted - {REFERENCE}
+    taken = [s for s in before.samples if s.label in gone]
+    to = {given[s.image] for s in taken}
+    if len(gone) < _SEVERAL or len(to) >= len(gone) or to & {s.label for s in before.samples}:
+        return []
+    sentence = (
+        f"all {len(taken)} pictures of {quoted(gone)} are given as {quoted(to)}, so that "
+        f"{len(gone)} classes would be gone; classes are joined by `retain classes` merge"
+    )
+    return [Check("labels", False, sentence, len(taken) / len(before.samples))]
+
+
+def _contradicted(
+    before: State, old: Judged, lesson: Lesson, budgets: Budgets, start: Start | None
+) -> tuple[list[Check], tuple[Suspect, ...]]:
+    """What is to be said of labels beside what is known, and which are probably wrong."""
     # The head before pins: a pin is about one picture, and bends what is said of others.
     head = before.base
     if head is None or len(head.classes) < 2:

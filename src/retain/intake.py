@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,12 +26,15 @@ __all__ = [
     "checked_label",
     "chunks",
     "named",
+    "quoted",
     "recomputed",
     "resolve",
     "take",
 ]
 
 LONGEST_LABEL = 1000
+
+_FEW_NAMES = 3
 
 _T = TypeVar("_T")
 
@@ -95,6 +99,17 @@ def checked_label(label: object) -> str:
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
         raise BadLabel(f"the label {text[:60]!a} is not valid text; use ordinary Unicode")
     return text
+
+
+def quoted(names: Iterable[str], most: int = 8) -> str:
+    """Names between quotes, in order; of many the first, and how many there are.
+
+    >>> quoted("ba"), quoted("dcba", most=2), quoted("")
+    ("'a', 'b'", "'a', 'b', … (4 in all)", 'none yet')
+    """
+    known = sorted(names)
+    several = ", ".join(repr(each) for each in known[:most])
+    return f"{several}, … ({len(known)} in all)" if len(known) > most else several or "none yet"
 
 
 def take(
@@ -214,16 +229,47 @@ def named(store: Store, text: str, *, kept: bool = False) -> Sample:
     Raises:
         UnknownImage: if there is none, or more than one; the message says which.
     """
-    found = _same_bytes(store, text, kept=kept) or store.find(text, kept=kept)
+    found = _same_bytes(store, text, kept=kept) or _under_name(store, text, kept=kept)
     if len(found) == 1:
         return found[0]
     if found:
         several = ", ".join(f"{s.image[7:19]} ({s.label})" for s in found[:5])
         raise UnknownImage(f"{text!r} could be {len(found)} pictures: {several}; use the hash")
-    raise UnknownImage(
-        f"{text!r} is neither a file nor a remembered picture; give a path, or the first six or "
-        f"more digits of a picture's hash as `retain show` and `retain predict --json` print it"
+    raise UnknownImage(_not_remembered(store, text))
+
+
+def _not_remembered(store: Store, text: str) -> str:
+    """Why a text names no remembered picture, and what to give instead."""
+    if os.path.isdir(text):
+        return (
+            f"{text!r} is a folder; name its pictures one by one, as a shell does for "
+            f"{os.path.join(text, '*')}, or a whole class"
+        )
+    if os.path.exists(text):
+        return (
+            f"{text!r} is there, but not remembered: it was never taught, or is forgotten; teach "
+            f"it first (retain learn), or name another picture"
+        )
+    alike = [s.source for s in store.members() if os.path.basename(s.source) == text][:_FEW_NAMES]
+    if alike:
+        return (
+            f"{text!r} is neither a file nor a remembered picture; did you mean "
+            f"{' or '.join(repr(each) for each in alike)}, as it was taught?"
+        )
+    return (
+        f"{text!r} is neither a file nor a remembered picture; give a path, the one under which it "
+        f"was taught, or the first six or more digits of a picture's hash as `retain show` and "
+        f"`retain predict --json` print it"
     )
+
+
+def _under_name(store: Store, text: str, *, kept: bool) -> list[Sample]:
+    """What has this name, or is called so from the folder we are in."""
+    found = store.find(text, kept=kept)
+    if not found and text:
+        for same in dict.fromkeys((os.path.relpath(text), os.path.abspath(text))):
+            found = found or store.find(same, kept=kept)
+    return found
 
 
 def _same_bytes(store: Store, text: str, *, kept: bool) -> list[Sample]:

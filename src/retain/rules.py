@@ -9,12 +9,15 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from retain.errors import BadOption, InputError, UnknownClass
-from retain.intake import checked_label, named
+from retain.intake import checked_label, named, quoted
 from retain.session import Session
 from retain.store import Assertion
 from retain.values import Budgets, Update
 
 __all__ = ["budgets", "protect", "set_budgets"]
+
+# Every other budget is a share, or a chance, of at most 1.
+_IN_NATS = frozenset({"calibration"})
 
 
 def budgets(session: Session) -> Budgets:
@@ -30,6 +33,11 @@ def set_budgets(session: Session, values: Mapping[str, float]) -> Budgets:
             raise BadOption(f"there is no budget {name!r}; use {', '.join(sorted(known))}")
         if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise BadOption(f"the budget {name} is {value!r}; give a number of at least 0")
+        if value > 1 and name not in _IN_NATS:
+            raise BadOption(
+                f"the budget {name} is {value:g}, which would be {value:.0%}; it is a share and at "
+                f"most 1: {value / 100:g} is {value:g} %"
+            )
     with session.writing("gate"):
         now = asdict(budgets(session))
         changed = {name: float(value) for name, value in values.items() if now[name] != value}
@@ -50,8 +58,7 @@ def protect(session: Session, images: Sequence[str], labels: Sequence[str], *, o
         for label in classes:
             if label not in present and not off:
                 raise UnknownClass(
-                    f"there is no class {label!r} to protect; the classes are: "
-                    f"{', '.join(repr(each) for each in sorted(present)[:8]) or 'none yet'}"
+                    f"there is no class {label!r} to protect; the classes are: {quoted(present)}"
                 )
         chosen = {s.image: s for s in (named(session.store, image) for image in images)}
         chosen = {image: s for image, s in chosen.items() if s.protected == off}

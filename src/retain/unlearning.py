@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from retain.caches import State
 from retain.errors import BadLabel, BadOption, InputError, UnknownClass
-from retain.intake import checked_label, named
+from retain.intake import checked_label, named, quoted
 from retain.pairing import differences
 from retain.projection import born, restated
 from retain.refusal import concluded, forced, refuse
@@ -347,6 +347,4 @@ def _classes(session: Session) -> set[str]:
 
 
 def _unknown(label: str, known: set[str]) -> str:
-    classes = sorted(known)
-    listed = ", ".join(repr(each) for each in classes[:8]) or "none yet"
-    return f"there is no class {label!r}; the classes are: {listed}"
+    return f"there is no class {label!r}; the classes are: {quoted(known)}"

@@ -223,9 +223,10 @@ def rollback(session: Session, alias: str, *, force: bool, dry_run: bool) -> Upd
             else:
                 trail.append(number)
         if len(trail) < 2:
+            now = f"version {trail[0]}, the first on its trail" if trail else "no version yet"
             raise CannotUndo(
-                f"{alias} has never been another version, so there is nothing to go back to; see "
-                f"`retain versions`"
+                f"{alias} stands for {now}, so there is nothing to go back to; let it stand for "
+                f"another with `retain promote` (see `retain versions`)"
             )
         before, after = (_seen(session, state_of(session, each)) for each in trail[:-3:-1])
         verdict = watch(Pairs.of(before, after), protected=session.store.rules().protected)

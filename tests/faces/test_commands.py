@@ -92,7 +92,7 @@ def test_csv_of_strange_labels_comes_back_as_corrections(shop: Path, here: Path,
         writer = csv.DictWriter(file, rows[0].keys())
         writer.writeheader()
         writer.writerows(rows)
-    result = run("correct", "shop", "--from", "list.csv")
+    result = run("correct", "shop", "--from", "list.csv", "--all")
     assert result.exit_code == 0, result.stderr
     with retain.open(shop) as classifier:
         assert classifier.predict("test/mug/mug7.jpg")[0].label == label
@@ -244,3 +244,143 @@ def test_verify_names_what_is_broken(shop: Path, run, parsed) -> None:
 
 def test_version(run) -> None:
     assert run("--version").stdout == f"retain {retain.__version__}\n"
+
+
+def test_one_label_for_the_folders_of_known_classes_is_refused(shop: Path, here: Path, run) -> None:
+    for source in ("train", "test"):
+        result = run("learn", "shop", source, "--label", "thing")
+        assert result.exit_code == 2
+        assert "'mug', 'plate', 'spoon'" in result.stderr
+        assert f"'{source}/*/*'" in result.stderr
+    assert run("classes", "shop").stdout.count("6") == 3
+    # A folder of the class itself, whatever it holds, is meant.
+    assert run("learn", "shop", "test/mug", "--label", "mug").exit_code == 0
+    (here / "photos" / "monday").mkdir(parents=True)
+    (here / "test" / "plate").rename(here / "photos" / "monday" / "sun")
+    assert run("learn", "shop", "photos", "--label", "plate").exit_code == 0
+
+
+def test_classes_that_go_are_named(shop: Path, run) -> None:
+    result = run("learn", "shop", "train/mug", "--label", "vase")
+    assert result.exit_code == 0, result.stderr
+    assert "new: vase" in result.stdout
+    assert "gone: mug" in result.stdout
+    taken_back = run("undo", "shop").stdout
+    assert "new: mug" in taken_back
+    assert "gone: vase" in taken_back
+
+
+def test_a_correction_to_an_unknown_class_is_said(shop: Path, run, parsed) -> None:
+    for flags in (["--dry-run"], []):
+        result = run("correct", "shop", "test/mug/mug6.jpg", "Mugg", *flags)
+        assert result.exit_code == 0, result.stderr
+        assert "new: Mugg" in result.stdout
+        assert "did you mean 'mug'?" in result.stderr
+        assert ("retain undo shop" in result.stderr) is not bool(flags)
+    other = run("correct", "shop", "test/mug/mug7.jpg", "vase")
+    assert "new: vase" in other.stdout
+    assert "did you mean" not in other.stderr
+    known = run("correct", "shop", "test/plate/plate6.jpg", "plate")
+    assert "new:" not in known.stdout
+    assert "did you mean" not in known.stderr
+
+
+@pytest.mark.parametrize("verb", ["protect", "forget", "show"])
+def test_a_file_that_is_there_but_not_remembered(shop: Path, run, verb) -> None:
+    more = ["--yes"] if verb == "forget" else []
+    for name, says in (
+        ("test/mug/mug6.jpg", "is there, but not remembered"),
+        ("test/mug", "is a folder; name its pictures one by one"),
+        ("nowhere.jpg", "is neither a file nor a remembered picture"),
+        ("mug2.jpg", "train/mug/mug2.jpg', as it was taught?"),
+    ):
+        result = run(verb, "shop", name, *more)
+        assert result.exit_code == 2
+        assert says in result.stderr
+        assert ("neither" in result.stderr) is not Path(name).exists()
+
+
+def test_a_picture_is_named_by_where_it_lay(shop: Path, here: Path, run) -> None:
+    run("learn", "shop", "test")
+    for gone in ("mug/mug6.jpg", "mug/mug7.jpg", "plate/plate6.jpg"):
+        (here / "test" / gone).unlink()
+    assert run("show", "shop", "test/mug/mug6.jpg").exit_code == 0
+    assert run("show", "shop", "./test/plate/../mug/mug7.jpg").exit_code == 0
+    assert run("forget", "shop", str(here / "test/plate/plate6.jpg"), "--yes").exit_code == 0
+    with retain.open(shop) as classifier:
+        assert len(classifier.samples()) == 23
+
+
+@pytest.fixture
+def guesses(shop: Path, here: Path, run) -> Path:
+    """What `predict --csv` wrote of six pictures, one row edited."""
+    run("correct", "shop", "test/mug/mug6.jpg", "plate")
+    text = run("predict", "shop", "test", "--csv").stdout
+    assert text.count("\n") == 7
+    (here / "unedited.csv").write_text(text)
+    lines = [
+        line.replace("7.jpg,mug,", "7.jpg,plate,") if "mug7.jpg" in line else line
+        for line in text.splitlines()
+    ]
+    (here / "edited.csv").write_text("\n".join(lines))
+    return here
+
+
+def test_guesses_that_nobody_edited_are_no_corrections(guesses: Path, run, parsed) -> None:
+    left = run("correct", "shop", "--from", "unedited.csv")
+    assert left.exit_code == 2
+    assert "every row of unedited.csv says what is answered now" in left.stderr
+    result = run("correct", "shop", "--from", "edited.csv", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "5 rows of edited.csv" in result.stderr
+    assert "--all" in result.stderr
+    assert len(parsed("correct", "shop", "--from", "edited.csv")["corrected"]) == 1
+    everything = run("correct", "shop", "--from", "edited.csv", "--all")
+    assert everything.exit_code == 0, everything.stderr
+    assert "corrected 6 pictures" in everything.stdout
+    assert "answered so before: 6 of them" in everything.stdout
+
+
+def test_a_list_of_ones_own_confirms_unless_told_otherwise(guesses: Path, run, parsed) -> None:
+    digits = parsed("predict", "shop", "train/mug/mug0.jpg")[0]["image"][7:19]
+    (guesses / "own.csv").write_text(f"path,label\ntest/mug/mug7.jpg,plate\n{digits},mug\n")
+    words = ("correct", "shop", "--from", "own.csv", "--dry-run")
+    assert len(parsed(*words)["corrected"]) == 2
+    assert len(parsed(*words, "--different")["corrected"]) == 1
+
+
+def test_paths_of_a_list_in_another_folder(guesses: Path, run) -> None:
+    (guesses / "lists").mkdir()
+    (guesses / "edited.csv").rename(guesses / "lists" / "edited.csv")
+    result = run("correct", "shop", "--from", "lists/edited.csv")
+    assert result.exit_code == 2
+    assert "relative to the list" in result.stderr
+
+
+def test_show_says_when_nothing_could_be_tuned(here: Path, run, parsed) -> None:
+    run("init", "new")
+    assert "tuned" not in run("show", "new").stdout
+    for label in ("mug", "plate"):
+        run("learn", "new", f"train/{label}/{label}0.jpg", "--label", label)
+    shown = run("show", "new").stdout
+    assert "no picture can be left out" in shown
+    assert "shrinkage" not in shown
+    run("learn", "new", "train")
+    shown = run("show", "new").stdout
+    assert "no picture can be left out" not in shown
+    assert "leave-one-out" in shown
+    assert "shrinkage" in shown
+    assert parsed("show", "new")["leave_one_out_accuracy"] is not None
+
+
+def test_another_name_is_no_improvement(shop: Path, run) -> None:
+    run("classes", "shop", "rename", "mug", "cup")
+    for words, names in (
+        (("undo", "shop"), "cup → mug"),
+        (("classes", "shop", "merge", "plate", "mug", "--dry-run"), "plate → mug"),
+        (("learn", "shop", "train/mug", "--label", "vase"), "mug → vase"),
+    ):
+        result = run(*words)
+        assert result.exit_code == 0, result.stderr
+        assert f"by another name: 6 remembered pictures, {names}" in result.stdout
+        assert "better" not in result.stdout

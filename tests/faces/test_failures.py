@@ -17,6 +17,7 @@ import typer
 
 import retain
 from retain.faces.cli.failures import guarded
+from retain.faces.cli.interrupting import finishing
 from tests.faces.helpers import COMMAND, draw, environment, process
 
 
@@ -44,6 +45,7 @@ from tests.faces.helpers import COMMAND, draw, environment, process
         (("evaluate", "shop", "nowhere"), 2, "nowhere"),
         (("classes", "shop", "rename", "vase", "cup"), 2, "'vase'"),
         (("demo", "--out", "train"), 2, "--out"),
+        (("adopt", "new", "nosuch.onnx"), 2, "there is no such file"),
     ],
 )
 def test_mistakes(shop: Path, run, words, code, says) -> None:
@@ -73,6 +75,37 @@ def test_nothing_learned_says_what_to_do(here: Path, run) -> None:
     result = run("predict", "new", "test/mug/mug6.jpg")
     assert result.exit_code == 1
     assert "retain learn" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("evaluate", "new", "test"), "retain learn new FOLDER"),
+        (("advise", "new"), "retain learn new FOLDER"),
+        (("predict", "new", "test/mug/mug6.jpg"), "retain learn new FOLDER"),
+        (("evaluate", "new", "test/mug"), "retain learn new FOLDER --label LABEL"),
+        (("evaluate", "new", "test/mug/mug6.jpg"), "retain learn new PICTURE --label LABEL"),
+        (("learn", "new", "test/mug"), "retain learn new FOLDER --label LABEL"),
+        (("evaluate", "new", "empty"), "columns path,label"),
+    ],
+)
+def test_advice_can_be_followed_as_it_stands(here: Path, run, words, says) -> None:
+    (here / "empty").mkdir()
+    run("init", "new")
+    result = run(*words)
+    assert result.exit_code in (1, 2)
+    assert says in result.stderr
+    assert "NAME" not in result.stderr
+    assert "(--label" not in result.stderr
+
+
+def test_a_picture_to_forget_is_named_with_its_classifier(capsys) -> None:
+    def forget(name: str) -> None:
+        raise retain.Damaged("forget the picture: retain forget NAME 12; or: retain init NAME")
+
+    with pytest.raises(typer.Exit):
+        guarded(forget)(name="my shop")
+    assert "retain forget 'my shop' 12; or: retain init NAME" in capsys.readouterr().err
 
 
 def test_a_named_picture_that_cannot_be_read_is_exit_1(shop: Path, here: Path, run) -> None:
@@ -169,6 +202,22 @@ def test_a_reader_that_leaves(shop: Path) -> None:
     assert told.stdout.strip() in (b"141", b"0")
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed(shop: Path, closed) -> None:
+    for words in ("log shop", "learn shop test", "log nowhere"):
+        told = subprocess.run(
+            ["bash", "-c", f'"$@" {words} {closed}', "bash", *COMMAND],
+            capture_output=True,
+            timeout=60,
+            env=environment(),
+        )
+        assert told.returncode == (2 if "nowhere" in words else 0), (words, told.stderr)
+        assert b"Traceback" not in told.stderr
+        assert b"Exception" not in told.stderr
+    with retain.open(shop) as classifier:
+        assert classifier.verify().ok
+
+
 def test_forget_asks_on_a_terminal(shop: Path) -> None:
     for answer, code, left in ((b"n\n", 1, 3), (b"y\n", 0, 2)):
         ours, theirs = pty.openpty()
@@ -226,3 +275,80 @@ def test_interrupted_learning_keeps_the_classifier_whole(shop: Path, here: Path)
         assert [event.kind for event in classifier.log()] == ["learn"]
         assert classifier.verify().ok
         assert classifier.learn(here / "many").learned == 1200
+
+
+# Ctrl-C comes when the event is in the journal already, as often as is told.
+INTERRUPTED_LATE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from retain.store import Store
+times = int(sys.argv.pop(1))
+def late(written):
+    def method(self, *given, **options):
+        found = written(self, *given, **options)
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+        return found
+    return method
+Store.append, Store.forget = late(Store.append), late(Store.forget)
+from retain.faces.cli import main
+main()
+"""
+
+
+def late(times: int, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_LATE, str(times), *words],
+        capture_output=True,
+        timeout=120,
+        env=environment(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "says"),
+    [
+        (("learn", "shop", "test"), "learn", b"learned 6 pictures"),
+        (("correct", "shop", "test/mug/mug6.jpg", "plate"), "correct", b"is 'plate' now"),
+        (("forget", "shop", "--label", "mug", "--yes"), "forget", b"forgot 6 pictures"),
+        (("undo", "shop"), "undo", b"took back event 1 (learn)"),
+        (("protect", "shop", "--label", "mug"), "protect", b"protected: class 'mug'"),
+    ],
+)
+def test_what_is_written_already_is_finished_and_told(shop: Path, words, kind, says) -> None:
+    told = late(1, *words)
+    assert told.returncode == 0, told.stderr
+    assert says in told.stdout
+    assert b"finishing what is begun" in told.stderr
+    assert b"as it was" not in told.stderr
+    with retain.open(shop) as classifier:
+        assert [event.kind for event in classifier.log()][1:] == [kind]
+        assert classifier.verify().notes == ()
+
+
+def test_who_does_not_wait_is_told_to_look(shop: Path) -> None:
+    told = late(2, "learn", "shop", "test")
+    assert told.returncode == 130
+    assert b"may have been done" in told.stderr
+    assert b"retain log" in told.stderr
+    assert b"as it was" not in told.stderr
+
+
+def test_a_stop_between_two_stretches_of_work_is_heeded_at_the_next() -> None:
+    def work() -> None:
+        heard: list[int] = []
+        tick = finishing(lambda done, total: heard.append(done))
+        tick(2, 2)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert heard == [2]
+        tick(1, 2)
+
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(typer.Exit) as caught:
+            guarded(work)()
+        assert caught.value.exit_code == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

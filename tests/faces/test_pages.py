@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import retain
+from retain.faces.differing import explanation_page
 from retain.faces.evaluation import evaluation_page
 from retain.faces.html import Html, confusion, el, picture
+from retain.values import ClassReport, Report
 from tests.faces.helpers import draw
 
 EVIL = '<script>alert("x")</script>'
@@ -102,3 +104,35 @@ def test_confusion_counts() -> None:
     assert "--share:25%" in page
     assert page.count('scope="row"') == 2
     assert "<caption>caption</caption>" in page
+
+
+@pytest.mark.parametrize(
+    ("right", "says"),
+    [
+        ({"a": 0, "b": 2, "c": 4}, "The hardest class is a with 0.0 %."),
+        ({"a": 0, "b": 0, "c": 0, "d": 4}, "The hardest classes are a, b and c with 0.0 % each."),
+        (dict.fromkeys("abcdefg", 0) | {"h": 4}, "are a, b, c, d, e and 2 more with 0.0 % each."),
+        ({"a": 4, "b": 4}, None),
+        ({"a": 2}, None),
+    ],
+)
+def test_all_of_the_hardest_classes_are_named(right: dict[str, int], says: str | None) -> None:
+    classes = {label: ClassReport(4, hits, hits / 4, None) for label, hits in right.items()}
+    confusion = {label: {label: hits} for label, hits in right.items()}
+    page = evaluation_page(Report(0.5, 4, classes, 0.5, 1.0, 0.1, confusion, (), ()), name="shop")
+    assert ("hardest" in page) is (says is not None)
+    assert says is None or says in page
+
+
+def test_only_what_was_taught_is_marked_right(tmp_path: Path) -> None:
+    with retain.create(tmp_path / "shop") as shop:
+        train = [draw(tmp_path / f"{n}.jpg", "mug" if n < 3 else "plate", n) for n in range(6)]
+        shop.learn(train, ["mug"] * 3 + ["plate"] * 3)
+        strange = draw(tmp_path / "strange.jpg", "spoon", 9)
+        pages = [
+            explanation_page(shop, shop.explain(str(each)), name="shop")
+            for each in (train[0], strange)
+        ]
+    for page in pages:
+        checked(page)
+    assert ['class="is-true"' in page for page in pages] == [True, False]

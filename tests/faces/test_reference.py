@@ -122,3 +122,12 @@ def test_help_imports_nothing_heavy() -> None:
 def test_the_entry_point_runs() -> None:
     assert process("--version").stdout.decode().startswith("retain ")
     assert COMMAND[-1].startswith("from retain.faces.cli import main")
+
+
+def test_every_command_has_json_but_those_that_are_said_not_to() -> None:
+    taken = {each.name: inspect.signature(each.function).parameters for each in COMMANDS}
+    without = {name for name, parameters in taken.items() if "as_json" not in parameters}
+    assert without == {"serve", "demo"}
+    for page in ("README.md", "docs/cli.md"):
+        text = (ROOT / page).read_text().replace("\n", " ")
+        assert re.search("all but `serve` and `demo`|Every command but `serve` and `demo`", text)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 import retain
@@ -56,3 +57,18 @@ def test_impossible_names_are_refused(shop, verb, names, error):
     with pytest.raises(error):
         getattr(shop, verb)(*names)
     assert len(shop.log()) == 2
+
+
+def test_of_many_classes_some_are_named_and_all_are_counted(shop):
+    labels = [f"c{number}" for number in range(10)]
+    shop.learn(np.concatenate([cluster(label, 2) for label in labels]), sorted([*labels, *labels]))
+    for refused in (
+        lambda: shop.rename("nope", "x"),
+        lambda: shop.protect(labels="nope"),
+        lambda: shop.forget(labels="nope"),
+    ):
+        with pytest.raises(retain.UnknownClass, match=r"'c0', .*'c7', … \(10 in all\)"):
+            refused()
+    shop.forget(labels=["c8", "c9"])
+    with pytest.raises(retain.UnknownClass, match=r"'c7'$"):
+        shop.rename("nope", "x")

@@ -193,13 +193,21 @@ def test_budgets_are_kept_and_undone(known):
 @pytest.mark.parametrize(
     "wrong",
     [{"nothing": 1.0}, {"regressions": -1}, {"regressions": float("nan")}, {"regressions": "1"},
-     {"agreement": float("inf")}, {"agreement": None}],
+     {"agreement": float("inf")}, {"agreement": None}, {"new_class_accuracy": 1.01},
+     {"wrong_labels": 2}],
 )  # fmt: skip
 def test_budgets_that_are_none(known, wrong):
     events = len(known.log())
     with pytest.raises(retain.BadOption):
         known.gate(**wrong)
     assert len(known.log()) == events
+
+
+def test_per_cent_are_not_taken_for_shares(known):
+    with pytest.raises(retain.BadOption, match=r"500%; it is a share and at most 1: 0\.05 is 5 %"):
+        known.gate(regressions=5)
+    assert known.gate() == retain.Budgets()
+    assert known.gate(regressions=1, calibration=7.5).calibration == 7.5
 
 
 def test_setting_budgets_changes_no_answer(known):

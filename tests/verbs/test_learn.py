@@ -58,6 +58,22 @@ def test_relabelling_the_last_picture_ends_a_class(shop):
     assert shop.labels == ("cup", "mug")
 
 
+def test_several_classes_are_not_made_one_new_class_unasked(shop):
+    given = taught(shop, "mug", "cup", "jug")
+    everything = np.concatenate([given["mug"], given["cup"]])
+    with pytest.raises(retain.GateRefused, match="classes would be gone") as refused:
+        shop.learn(everything, "vessel")
+    assert "all 16 pictures of 'cup', 'mug' are given as 'vessel'" in str(refused.value)
+    assert shop.labels == ("cup", "jug", "mug")
+    assert not shop.learn(everything, "vessel", dry_run=True).verdict.passed
+    # Other names for as many classes, and a part of each, are what somebody may want.
+    assert shop.learn(everything, ["Mug"] * 8 + ["Cup"] * 8, dry_run=True).verdict.passed
+    assert shop.learn(everything[:-1], "vessel", dry_run=True).verdict.passed
+    update = shop.learn(everything, "vessel", force=True)
+    assert update.gone_classes == ("cup", "mug")
+    assert shop.labels == ("jug", "vessel")
+
+
 def test_the_same_picture_twice_in_one_lesson(shop):
     row = cluster("mug", 1)
     update = shop.learn(np.concatenate([row, row]), ["mug", "mug"])

@@ -22,8 +22,10 @@ def test_it_goes_back_step_by_step(three):
     assert production(three) == 2
     three.rollback()
     assert production(three) == 1
-    with pytest.raises(retain.CannotUndo, match="never been another"):
+    with pytest.raises(retain.CannotUndo, match="stands for version 1, the first on its trail"):
         three.rollback()
+    with pytest.raises(retain.CannotUndo, match="candidate stands for no version yet"):
+        three.rollback("candidate")
 
 
 def test_after_going_back_one_can_go_on(three):

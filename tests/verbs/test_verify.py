@@ -70,3 +70,14 @@ def test_caches_may_be_lost_at_any_time(shop, name, content):
         assert list(again.predict(given["ant"])) == said
         assert again.digest == before
         assert again.verify().ok
+
+
+def test_deep_says_where_there_is_nothing_to_look_at_again(fresh):
+    for memory, said in (("features", 1), ("images", 0)):
+        shop = fresh(memory=memory)
+        taught(shop, "ant", "bee")
+        found = shop.verify(deep=True)
+        assert found.ok
+        assert len(found.notes) == said
+        assert all("no feature was computed again" in note for note in found.notes)
+        assert shop.verify().notes == ()

@@ -65,7 +65,9 @@ def test_a_folder_given_as_text_names_its_files_as_given(tmp_path, monkeypatch):
 def test_a_folder_with_pictures_directly_inside_explains_the_layout(tmp_path):
     write(tmp_path / "a.png")
     write(tmp_path / "b.png")
-    with pytest.raises(BadOption, match=r"2 pictures but no class folders.*FOLDER/label.*manifest"):
+    with pytest.raises(
+        BadOption, match=r"2 pictures but no class folders.*FOLDER/label.*path,label"
+    ):
         labelled(tmp_path)
 
 

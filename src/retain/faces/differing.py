@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from retain.classifier import Classifier
 from retain.comparisons import Diff, Explanation
@@ -10,7 +11,7 @@ from retain.errors import RetainError
 from retain.faces.html import Html, bars, el, picture, table, tile
 from retain.faces.page import footer, header, page, section
 from retain.faces.text import counted, percent
-from retain.values import Change
+from retain.values import Change, ImageDetail, Prediction
 from retain.vision import encode_array, overlay
 
 __all__ = ["diff_page", "explanation_page"]
@@ -71,7 +72,7 @@ def explanation_page(classifier: Classifier, found: Explanation, *, name: str) -
         f"{name}: {answer.label}",
         header("retain explain", f"Why {name} says {answer.label}", sentence),
         section("The picture", found.note or None, el("ul", seen, class_="gallery")),
-        section("The classes", None, bars(found.scores, answer.label, count=8)),
+        section("The classes", None, bars(found.scores, _taught_as(classifier, answer), count=8)),
         section(
             "The taught pictures it resembles most",
             None,
@@ -100,6 +101,8 @@ def explanation_page(classifier: Classifier, found: Explanation, *, name: str) -
             ),
         ),
         footer(),
+        # Its sentences are long; the column beside them must stay in sight.
+        style="tbody td:not(.right) { white-space: normal; }",
     )
 
 
@@ -118,6 +121,15 @@ def _gallery(classifier: Classifier, changes: Sequence[Change]) -> Html:
         ],
         class_="gallery",
     )
+
+
+def _taught_as(classifier: Classifier, answer: Prediction) -> str:
+    """What the picture was said to be; nothing where nobody has said it."""
+    if answer.remembered:
+        with suppress(RetainError):  # forgotten meanwhile
+            found = classifier.show(answer.image)
+            return found.sample.label if isinstance(found, ImageDetail) else ""
+    return ""
 
 
 def _framed(data: bytes, caption: str) -> Html:

@@ -13,6 +13,7 @@ from retain.values import Prediction, Report
 __all__ = ["evaluation_page"]
 
 _MISTAKES = 24
+_HARDEST = 5
 
 
 def evaluation_page(report: Report, *, name: str) -> str:
@@ -20,13 +21,11 @@ def evaluation_page(report: Report, *, name: str) -> str:
     rows = list(report.confusion)
     answered = {answer for row in report.confusion.values() for answer in row}
     columns = sorted({*rows, *answered} - set(report.unknown_classes))
-    lowest = min(report.per_class.items(), key=lambda item: item[1].accuracy, default=None)
     sentence = (
         f"{counted(report.n, 'picture')} of {counted(len(rows), 'class', 'classes')} were asked; "
         f"{counted(report.n - len(report.mistakes), 'answer')} were right."
     )
-    if lowest:
-        sentence += f" The hardest class is {lowest[0]} with {percent(lowest[1].accuracy)}."
+    sentence += _hardest(report)
     if report.remembered:
         sentence += f" {report.remembered:,} of the pictures are remembered, which flatters it."
     if report.unknown_classes:
@@ -76,6 +75,21 @@ def evaluation_page(report: Report, *, name: str) -> str:
         ),
         footer(),
     )
+
+
+def _hardest(report: Report) -> str:
+    """Which classes are answered right least often, where that is not all of them."""
+    shares = {label: each.accuracy for label, each in report.per_class.items()}
+    lowest = min(shares.values(), default=1.0)
+    labels = sorted(label for label, share in shares.items() if share == lowest)
+    if len(labels) == len(shares):
+        return ""
+    if len(labels) == 1:
+        return f" The hardest class is {labels[0]} with {percent(lowest)}."
+    named = f"{', '.join(labels[:-1])} and {labels[-1]}"
+    if len(labels) > _HARDEST:
+        named = f"{', '.join(labels[:_HARDEST])} and {len(labels) - _HARDEST} more"
+    return f" The hardest classes are {named} with {percent(lowest)} each."
 
 
 def _gallery(mistakes: Iterable[tuple[Prediction, str]]) -> Html:

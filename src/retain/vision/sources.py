@@ -10,7 +10,8 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -35,11 +36,11 @@ from retain.vision.files import (
 from retain.vision.images import SUFFIXES, encode_array, encode_pillow, encode_vector
 from retain.vision.manifest import is_url, read_manifest
 
-__all__ = ["Collected", "labelled", "unlabelled"]
+__all__ = ["Collected", "folders_of", "labelled", "unlabelled"]
 
 LAYOUT = (
     "lay them out as FOLDER/label/picture.jpg, or list them in a file with the columns path,label "
-    "(retain learn NAME manifest.csv), or give one label for all (--label)"
+    "and give that; to learn them as one class: retain learn NAME FOLDER --label LABEL"
 )
 
 
@@ -86,7 +87,10 @@ def labelled(
         )
     problem = "it is standard input" if path == "-" else why_not_a_file(path)
     if problem is None or glob.has_magic(path) or path == "-":
-        raise BadOption(f"{shown(path)} has no label of its own; give one (--label LABEL)")
+        raise BadOption(
+            f"{shown(path)} has no label of its own; give a folder of class folders or a list "
+            f"(path,label); to learn it: retain learn NAME PICTURE --label LABEL"
+        )
     raise BadOption(f"{shown(path)}: {problem}; give a folder of class folders or a list")
 
 
@@ -105,6 +109,20 @@ def unlabelled(source: Any, extractor: Extractor | None = None) -> Collected:
         BadManifest: if a list is malformed.
     """
     return _collect(source, extractor, strict=False)
+
+
+def folders_of(source: Any, classes: Collection[str]) -> tuple[str, ...]:
+    """Which of some classes have a folder of their name right inside a folder; sorted."""
+    if not isinstance(source, str | os.PathLike) or not os.path.isdir(source):
+        return ()
+    try:
+        folders, _ = children(_checked_path(source))
+    except OSError:  # which is said when it is read
+        return ()
+    names = {
+        unicodedata.normalize("NFC", shown(os.path.basename(each))).strip() for each in folders
+    }
+    return tuple(sorted(names & set(classes)))
 
 
 # -- labels ------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import typer
 
 from retain.faces.cli.common import DryRun, Force, Json, Name, answered, named_values, opened
 from retain.faces.cli.failures import Mistake
+from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.cli.progress import progress
 from retain.faces.cli.telling import headline, told_changes, told_verdict
@@ -158,7 +159,7 @@ def adapt(
                 memory=memory,
                 force=force,
                 dry_run=dry_run,
-                progress=tick,
+                progress=finishing(tick),
             )
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
@@ -265,6 +266,7 @@ def purge(
                 if not typer.confirm("Purge for good?", default=False, err=True):
                     note("nothing was purged")
                     raise typer.Exit(1)
+            held()
             found = shop.purge(force=force)
     if not answered(found, as_json=as_json):
         line(f"{clean(found.summary)} ({found.seconds:.1f} s)", style="bold")

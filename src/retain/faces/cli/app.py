@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from retain.faces.cli import adapting, ask, bench, hand, own, teach
+from retain.faces.cli import adapting, ask, bench, decreeing, hand, own, teach
 from retain.faces.cli import serve as serving
 from retain.faces.cli.failures import guarded, told
 from retain.faces.cli.output import line
@@ -80,8 +80,8 @@ COMMANDS: Final = (
         "retain adopt shop model.onnx --labels names.txt",
     ),
     Command("reference", own.reference, OWN, "retain reference shop photos/"),
-    Command("gate", own.gate, OWN, "retain gate shop --regressions 0.01"),
-    Command("protect", own.protect, OWN, "retain protect shop --label mug"),
+    Command("gate", decreeing.gate, OWN, "retain gate shop --regressions 0.01"),
+    Command("protect", decreeing.protect, OWN, "retain protect shop --label mug"),
     Command("versions", own.versions, OWN, "retain versions shop"),
     Command("diff", own.diff, OWN, "retain diff shop production --html diff.html"),
     Command("promote", own.promote, OWN, "retain promote shop 12"),

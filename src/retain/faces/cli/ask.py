@@ -13,6 +13,7 @@ import typer
 from retain.faces.cli.common import Json, Name, Version, answered, opened, told_skipped
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, bar, emit_csv, emit_json, line, note, table
+from retain.faces.cli.pages import PageFile, refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.text import clean, counted, percent
 from retain.values import (
@@ -72,12 +73,11 @@ def evaluate(
         ),
     ],
     as_json: Json = False,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
-    ] = None,
+    html: PageFile = None,
     version: Version = None,
 ) -> None:
     """Judge the classifier on labelled pictures."""
+    refuse_page(html)
     with opened(name) as classifier, progress("evaluating", quiet=as_json) as tick:
         report = classifier.evaluate(source, version=version, progress=tick)
     if html is not None:
@@ -283,7 +283,16 @@ def _told_status(status: Status) -> None:
     ]
     if status.leave_one_out_accuracy is not None:
         rows.append(("leave-one-out", f"{percent(status.leave_one_out_accuracy)} (balanced)"))
-    if status.shrinkage is not None and status.temperature is not None:
+    elif status.classes and status.adopted is None:
+        rows.append(
+            (
+                "tuned",
+                "nothing, as no picture can be left out: probabilities mean little until each "
+                "class has a second one",
+            )
+        )
+    tuned = status.leave_one_out_accuracy is not None or status.adopted is not None
+    if tuned and status.shrinkage is not None and status.temperature is not None:
         rows.append(("tuned", f"shrinkage {status.shrinkage:.3g}, scale {status.temperature:.3g}"))
     rows.append(("digest", status.digest))
     table([Column("", style="dim"), Column("", narrow="fold")], rows)

@@ -14,6 +14,7 @@ from retain.faces.cli.bench_figures import shown as figure
 from retain.faces.cli.common import Json, named_values
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, emit_json, line, note, table
+from retain.faces.cli.pages import refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.text import clean, counted
 
@@ -226,6 +227,7 @@ def report(
     from retain.bench import load_results
     from retain.bench.comparing import completed
 
+    refuse_page(out, makes_folder=True)
     found = load_results(*(results or [Path("results")]))
     if not found:
         raise Mistake(f"there are no results in {_listed(results)}; run: retain bench run STREAM")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from typing import ParamSpec, TypeVar
 import typer
 
 from retain.errors import GateRefused, NotAClassifier, RetainError
+from retain.faces.cli.interrupting import interruptible
 from retain.faces.cli.telling import told_refusal
 from retain.faces.text import clean
 
@@ -27,6 +30,9 @@ _STOPPED = (
     "stopped; the classifier is as it was, nothing acknowledged is lost; "
     "run the same command again to go on"
 )
+
+# Of `init` and its like the name is still to be chosen.
+_NAMELESS = re.compile(r"(retain (?!init|create|unpack)[a-z]+) NAME\b")
 
 
 class Mistake(RetainError):
@@ -47,25 +53,36 @@ def guarded(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            result = function(*args, **kwargs)
-            # A reader who has gone (`| head`) is noticed here, not in the interpreter's last act.
-            sys.stdout.flush()
-            return result
+            with interruptible():
+                result = function(*args, **kwargs)
+                # A reader who has gone (`| head`) is noticed here, not in the interpreter's last
+                # act.
+                sys.stdout.flush()
+                return result
         except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         # The last place where whatever it is can become a sentence.
         except BaseException as error:
             if isinstance(error, SystemExit | GeneratorExit):
                 raise
-            raise typer.Exit(told(error, as_json=bool(kwargs.get("as_json")))) from None
+            name = kwargs.get("name")
+            code = told(
+                error,
+                as_json=bool(kwargs.get("as_json")),
+                name=name if isinstance(name, str) else None,
+            )
+            raise typer.Exit(code) from None
 
     return command
 
 
-def told(error: BaseException, *, as_json: bool = False) -> int:
-    """Say what happened, a refusal as JSON too where asked; returns the exit code."""
+def told(error: BaseException, *, as_json: bool = False, name: str | None = None) -> int:
+    """Say what happened, a refusal as JSON too where asked; returns the exit code.
+
+    Commands that it names are of the classifier that was named.
+    """
     if isinstance(error, KeyboardInterrupt):
-        print(f"\nretain: {clean(error) or _STOPPED}", file=sys.stderr)
+        print(f"\nretain: {clean(_of(str(error), name)) or _STOPPED}", file=sys.stderr)
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):
         # Nobody reads any more: what is still buffered must not raise again at exit.
@@ -77,7 +94,7 @@ def told(error: BaseException, *, as_json: bool = False) -> int:
         told_refusal(error, as_json=as_json)
         return error.exit_code
     if isinstance(error, RetainError):
-        complain(_with_help(error))
+        complain(_of(_with_help(error), name))
         return error.exit_code
     if isinstance(error, OSError):
         complain(_of_the_system(error))
@@ -103,6 +120,13 @@ def _with_help(error: RetainError) -> str:
     if isinstance(error, NotAClassifier) and not told:
         text += "; make a new classifier with: retain init NAME"
     return text
+
+
+def _of(text: str, name: str | None) -> str:
+    """A text whose commands say NAME, of the classifier that was named."""
+    if name is None:
+        return text
+    return _NAMELESS.sub(lambda found: f"{found[1]} {shlex.quote(name)}", text)
 
 
 def _of_the_system(error: OSError) -> str:

@@ -1,7 +1,8 @@
-"""The commands of a classifier's owner: adopt, gate, protect, versions, export and their kin."""
+"""The commands of a classifier's owner: adopt, reference, versions, diff, explain and their kin."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,19 +19,19 @@ from retain.faces.cli.common import (
     told_skipped,
 )
 from retain.faces.cli.failures import Mistake
+from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, bar, line, table
+from retain.faces.cli.pages import PageFile, refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.cli.teach import Memory
-from retain.faces.cli.telling import headline, told_changes, told_groups, told_verdict
+from retain.faces.cli.telling import headline, told_changes, told_classes, told_groups, told_verdict
 from retain.faces.text import clean, counted, percent
 
 __all__ = [
     "adopt",
     "diff",
     "explain",
-    "gate",
     "promote",
-    "protect",
     "reference",
     "rollback",
     "versions",
@@ -107,6 +108,8 @@ def adopt(
     """Take over a classifier that was trained elsewhere."""
     import retain
 
+    if model.lower().endswith(".onnx") and not os.path.exists(model):
+        raise Mistake(f"{clean(model)} cannot be adopted: there is no such file; check its path")
     overrides: dict[str, Any] = {"interpolation": interpolation, "colour": colour}
     overrides |= {"mean": _numbers(mean), "std": _numbers(std)}
     if squash and shorter is not None:
@@ -172,71 +175,14 @@ def reference(
 ) -> None:
     """Give an adopted classifier typical pictures."""
     with opened(name) as classifier, progress("reading", quiet=as_json) as tick:
-        update = classifier.reference(source, force=force, dry_run=dry_run, progress=tick)
+        update = classifier.reference(
+            source, force=force, dry_run=dry_run, progress=finishing(tick)
+        )
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
         told_changes(update)
         told_skipped(update.skipped)
-
-
-def gate(
-    name: Name,
-    regressions: Annotated[
-        float | None, typer.Option(min=0, help="Net share of all remembered pictures lost.")
-    ] = None,
-    class_regressions: Annotated[
-        float | None, typer.Option(min=0, help="The same within one class.")
-    ] = None,
-    new_class_accuracy: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Wanted of a new class, left out.")
-    ] = None,
-    calibration: Annotated[
-        float | None, typer.Option(min=0, help="Growth of the likelihood's negative log, in nats.")
-    ] = None,
-    agreement: Annotated[
-        float | None, typer.Option(min=0, help="Share of the reference answered otherwise.")
-    ] = None,
-    correction: Annotated[
-        float | None, typer.Option(min=0, help="Share that one edit of the head may make worse.")
-    ] = None,
-    wrong_labels: Annotated[
-        float | None, typer.Option(min=0, help="Chance below which labels are called wrong.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Show or set what a change may cost."""
-    given = {
-        "regressions": regressions,
-        "class_regressions": class_regressions,
-        "new_class_accuracy": new_class_accuracy,
-        "calibration": calibration,
-        "agreement": agreement,
-        "correction": correction,
-        "wrong_labels": wrong_labels,
-    }
-    with opened(name) as classifier:
-        budgets = classifier.gate(**{k: v for k, v in given.items() if v is not None})
-    if not answered(budgets, as_json=as_json):
-        rows = [(field.replace("_", "-"), f"{getattr(budgets, field):g}") for field in given]
-        table([Column("budget"), Column("value", right=True)], rows)
-
-
-def protect(
-    name: Name,
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGE", help="Remembered pictures, by file or by hash."),
-    ] = None,
-    label: Annotated[list[str] | None, typer.Option(help="A whole class; may be repeated.")] = None,
-    off: Annotated[bool, typer.Option("--off", help="Lift the protection.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Say which pictures and classes must never get worse."""
-    with opened(name) as classifier:
-        update = classifier.protect(images or [], label or [], off=off)
-    if not answered(update, as_json=as_json):
-        line(clean(update.summary), style="bold")
 
 
 def versions(name: Name, as_json: Json = False) -> None:
@@ -259,12 +205,11 @@ def diff(
     b: Annotated[
         str | None, typer.Argument(metavar="B", help="Another; without it, the latest.")
     ] = None,
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
-    ] = None,
+    html: PageFile = None,
     as_json: Json = False,
 ) -> None:
     """Compare two versions, what got worse first."""
+    refuse_page(html)
     with opened(name) as classifier:
         found = classifier.diff(a, b)
         if html is not None:
@@ -280,9 +225,7 @@ def diff(
         style="bold",
     )
     told_groups((("worse", "red", found.worse), ("better", "green", found.better)), _LISTED)
-    for title, classes in (("new", found.new_classes), ("gone", found.gone_classes)):
-        if classes:
-            line(f"{title}: {', '.join(clean(each) for each in classes)}")
+    told_classes(found)
     if html is not None:
         line(f"page: {clean(html)}")
 
@@ -300,6 +243,7 @@ def promote(
 ) -> None:
     """Let an alias stand for a version, if the gate agrees."""
     with opened(name) as classifier:
+        held()
         update = classifier.promote(version, alias, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
@@ -315,6 +259,7 @@ def rollback(
 ) -> None:
     """Let an alias stand for its version before."""
     with opened(name) as classifier:
+        held()
         update = classifier.rollback(alias, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
@@ -326,12 +271,11 @@ def explain(
     image: Annotated[
         str, typer.Argument(metavar="IMAGE", help="A file, or a remembered picture by its hash.")
     ],
-    html: Annotated[
-        Path | None, typer.Option(help="Also write a page with the pictures, to look at.")
-    ] = None,
+    html: PageFile = None,
     as_json: Json = False,
 ) -> None:
     """Say why a picture is answered as it is."""
+    refuse_page(html)
     with opened(name) as classifier:
         found = classifier.explain(image)
         if html is not None:

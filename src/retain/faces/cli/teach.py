@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import os
-import re
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,17 +23,20 @@ from retain.faces.cli.common import (
     told_skipped,
 )
 from retain.faces.cli.failures import Mistake
+from retain.faces.cli.interrupting import finishing, held
+from retain.faces.cli.lists import listed, without_agreeing, written_by_predict
 from retain.faces.cli.output import Column, line, note, table
 from retain.faces.cli.progress import progress
-from retain.faces.cli.telling import headline, told_changes, told_verdict
+from retain.faces.cli.telling import headline, told_changes, told_classes, told_verdict
 from retain.faces.text import clean, counted
 
 if TYPE_CHECKING:
-    from retain.values import Sample
+    from retain.values import Sample, Update
 
 __all__ = ["Memory", "classes", "correct", "forget", "init", "learn", "undo"]
 
-_HASH = re.compile(r"(sha256:)?[0-9a-f]{6,64}")
+# How alike the name of a new class is to a known one before it may be a slip, 0 to 1.
+_NEAR = 0.75
 
 
 class Memory(StrEnum):
@@ -89,7 +92,7 @@ def init(
     ] = Priors.mixed,
     favour: Annotated[
         float,
-        typer.Option(min=-2, max=2, help="Favour old classes (to -2) or new ones (to 2)."),
+        typer.Option(min=-2, max=2, help="Favour classes of many pictures (to -2) or few (to 2)."),
     ] = 0.0,
     as_json: Json = False,
 ) -> None:
@@ -133,15 +136,16 @@ def learn(
             f"what they all show with --label"
         )
     with opened(name) as classifier, progress("learning", quiet=as_json) as tick:
+        if label is not None:
+            _refuse_class_folders(source, label, classifier.labels)
         given = source[0] if len(source) == 1 else source
         update = classifier.learn(
-            given, label, strict=strict, force=force, dry_run=dry_run, progress=tick
+            given, label, strict=strict, force=force, dry_run=dry_run, progress=finishing(tick)
         )
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
-        if update.new_classes:
-            line(f"new: {', '.join(clean(each) for each in update.new_classes)}")
+        told_classes(update)
         told_changes(update)
         told_skipped(update.skipped)
 
@@ -157,6 +161,14 @@ def correct(
         str | None,
         typer.Option("--from", help="Correct all pictures of a CSV, JSONL or Parquet list."),
     ] = None,
+    different: Annotated[
+        bool | None,
+        typer.Option(
+            "--different/--all",
+            help="Of a list only the rows that say something else than what is answered now, or "
+            "all; without either, the former for a table that predict wrote.",
+        ),
+    ] = None,
     replace: Annotated[
         bool, typer.Option("--replace", help="Overrule an earlier correction of the same picture.")
     ] = False,
@@ -169,26 +181,36 @@ def correct(
 ) -> None:
     """Say what a picture is; from now on it is answered so."""
     if source is not None and image is None:
-        pairs = _listed(source)
+        pairs = listed(source)
     elif source is None and image is not None and label is not None:
         pairs = [(image, label)]
     else:
         raise Mistake("give a picture and its label, or a list of them with --from")
+    if source is None or different is None:
+        different = source is not None and written_by_predict(source)
     with opened(name) as classifier, progress("correcting", quiet=as_json) as tick:
+        if source is not None and different and classifier.labels:
+            pairs = without_agreeing(classifier, pairs, source)
         update = classifier.correct_many(
             pairs,
             replace=replace,
             exception=exception,
             force=force,
             dry_run=dry_run,
-            progress=tick,
+            progress=finishing(tick),
         )
+        known = set(classifier.labels) - set(update.new_classes)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
+        agreed = sum(each.before == each.label for each in update.corrected)
+        if source is not None and agreed:
+            line(f"answered so before: {agreed:,} of them")
         if update.verdict is not None and update.verdict.reason:
             line(f"not by an edit of the head: {clean(update.verdict.reason)}")
         told_verdict(update.verdict, always=dry_run)
+        told_classes(update)
         told_changes(update)
+    _told_near(name, update, known)
 
 
 def forget(
@@ -231,6 +253,7 @@ def forget(
             if not typer.confirm("Forget for good?", default=False, err=True):
                 note("nothing was forgotten")
                 raise typer.Exit(1)
+        held()
         receipt = classifier.forget(*wanted, force=force, dry_run=dry_run)
     if not answered(receipt, as_json=as_json):
         line(f"{clean(receipt.summary)} ({receipt.seconds:.1f} s)", style="bold")
@@ -260,10 +283,12 @@ def undo(
 ) -> None:
     """Take back an event; undo the undo to have it again."""
     with opened(name) as classifier:
+        held()
         update = classifier.undo(event, force=force, dry_run=dry_run)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=dry_run)
+        told_classes(update)
         told_changes(update)
         if update.event is None:
             return
@@ -299,6 +324,7 @@ def classes(
             return
         if old is None or new is None:
             raise Mistake(f"say which class and its new name: retain classes NAME {action} OLD NEW")
+        held()
         if action is Action.merge:
             update = classifier.merge(old, new, force=force, dry_run=dry_run)
         elif force or dry_run:
@@ -311,6 +337,34 @@ def classes(
         told_changes(update)
 
 
+def _refuse_class_folders(sources: Sequence[str], label: str, classes: Sequence[str]) -> None:
+    """One label for folders that are called like other classes is hardly ever meant."""
+    from retain.intake import checked_label, quoted
+    from retain.vision.sources import folders_of
+
+    others = set(classes) - {checked_label(label)}
+    for source in sources:
+        if found := folders_of(source, others):
+            raise Mistake(
+                f"{clean(source)} holds folders called like known classes ({quoted(found)}), and "
+                f"--label would make all their pictures {label!r}; leave --label out to learn each "
+                f"folder as its class, or, if it is meant, name the pictures: "
+                f"{shlex.quote(os.path.join(source, '*', '*'))}"
+            )
+
+
+def _told_near(name: str, update: Update, known: Collection[str]) -> None:
+    """Of each new class, the known one whose name it may be a slip of."""
+    folded = {each.casefold(): each for each in sorted(known)}
+    for label in update.new_classes:
+        for near in difflib.get_close_matches(label.casefold(), folded, n=1, cutoff=_NEAR):
+            again = f"; to take it back: {_typed('undo', name)}" if update.event else ""
+            note(
+                f"note: {clean(label)!r} is a new class; did you mean {clean(folded[near])!r}?"
+                f"{again}"
+            )
+
+
 def _told_preview(name: str, samples: Sequence[Sample]) -> None:
     note(f"to be forgotten for good by {clean(name)}: {counted(len(samples), 'picture')}")
     by_label: dict[str, list[str]] = defaultdict(list)
@@ -320,18 +374,6 @@ def _told_preview(name: str, samples: Sequence[Sample]) -> None:
         few = ", ".join(clean(os.path.basename(source)) for source in sources[:3])
         more = f" and {len(sources) - 3:,} more" if len(sources) > 3 else ""
         note(f"  {clean(label)}: {counted(len(sources), 'picture')} ({few}{more})")
-
-
-def _listed(source: str) -> list[tuple[str, str]]:
-    """The pictures and labels of a list; a row may name a remembered picture by its hash."""
-    from retain.vision.manifest import read_manifest
-
-    pairs = []
-    for row in read_manifest(source):
-        last = os.path.basename(row.path)
-        remembered = _HASH.fullmatch(last) and not os.path.exists(row.path)
-        pairs.append((last if remembered else row.path, row.label or ""))
-    return pairs
 
 
 def _typed(*words: str) -> str:

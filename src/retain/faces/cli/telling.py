@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from retain.errors import GateRefused
 from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.text import clean, counted
 from retain.values import Change, Update, Verdict, to_json
 
-__all__ = ["headline", "told_changes", "told_groups", "told_refusal", "told_verdict"]
+if TYPE_CHECKING:
+    from retain.comparisons import Diff
+
+__all__ = [
+    "headline",
+    "told_changes",
+    "told_classes",
+    "told_groups",
+    "told_refusal",
+    "told_verdict",
+]
 
 _LISTED = 10
 _DECIMALS_BELOW = 10.0
@@ -65,14 +77,27 @@ def told_refusal(error: GateRefused, *, as_json: bool) -> None:
         note(f"  - {choice}")
 
 
+def told_classes(change: Update | Diff) -> None:
+    """Which classes came, and which went."""
+    for title, classes in (("new", change.new_classes), ("gone", change.gone_classes)):
+        if classes:
+            line(f"{title}: {', '.join(clean(each) for each in classes)}")
+
+
 def told_changes(update: Update) -> None:
     """What else changed, the worse first; nothing is said plainly."""
+    # What was answered by a class that is gone got another name, which is no gain.
+    named = [each for each in update.better if each.before in update.gone_classes]
     groups: list[tuple[str, str, Sequence[Change]]] = [
         ("worse", "red", update.worse),
-        ("better", "green", update.better),
+        ("better", "green", [e for e in update.better if e.before not in update.gone_classes]),
         ("otherwise wrong", "yellow", update.changed),
     ]
-    if any(changes for *_, changes in groups):
+    for (old, new), count in Counter((each.before, each.after) for each in named).items():
+        line(
+            f"by another name: {counted(count, 'remembered picture')}, {clean(old)} → {clean(new)}"
+        )
+    if named or any(changes for *_, changes in groups):
         told_groups(groups)
     elif update.event is not None and update.kind != "rename":
         line("no other remembered picture is answered differently")
