@@ -317,6 +317,8 @@ def settings(term: Term) -> list[str]:
 
 
 def _summary(value: object) -> str:
+    if isinstance(value, str | int | float | bool | tuple | None):
+        return repr(value)
     if isinstance(value, Growing):
         return digest(value.module.state_dict())
     if isinstance(value, Mapping):
@@ -325,5 +327,4 @@ def _summary(value: object) -> str:
         return digest({"": value})
     if isinstance(value, Term):
         return f"{type(value).__name__}({', '.join(settings(value))})"
-    plain = (str, int, float, bool, tuple, type(None))
-    return repr(value) if isinstance(value, plain) else type(value).__name__
+    return type(value).__name__
