@@ -358,7 +358,7 @@ def _told_near(name: str, update: Update, known: Collection[str]) -> None:
     folded = {each.casefold(): each for each in sorted(known)}
     for label in update.new_classes:
         for near in difflib.get_close_matches(label.casefold(), folded, n=1, cutoff=_NEAR):
-            again = f"; to take it back: {_typed('undo', name)}" if update.event else ""
+            again = f" To take it back: {_typed('undo', name)}" if update.event else ""
             note(
                 f"note: {clean(label)!r} is a new class; did you mean {clean(folded[near])!r}?"
                 f"{again}"
