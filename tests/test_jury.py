@@ -180,3 +180,19 @@ def test_products_are_the_same_whatever_was_asked_before(family):
         np.testing.assert_allclose(
             anew[1], about @ whole @ (means - kept.point).T, rtol=1e-9, atol=1e-9
         )
+
+
+def test_a_state_is_judged_once_though_every_change_is_compared_with_it(shop, monkeypatch):  # noqa: F811
+    """What was the candidate of one change is what the next one is compared with."""
+    taught(shop, *LABELS, n=12)
+    asked = []
+
+    def counted(state, jury, options):
+        asked.append(state)
+        return judged(state, jury, options)
+
+    monkeypatch.setattr("retain.session.judged", counted)
+    for seed in range(3):
+        shop.correct(cluster("ant", 1, seed=50 + seed)[0], "ant", force=True)
+        shop.correct(cluster("bee", 1, seed=60 + seed)[0], "bee", force=True)
+    assert len(asked) == 6

@@ -336,10 +336,12 @@ class Session:
         """
         state, rules = before or self.state, self.store.rules()
         options = HeadOptions.from_dict(self.store.manifest.options)
+        # The state in force first: it was the last candidate, and is known from there.
+        found = self.judged(state)
         after = with_newcomers(self.judged(candidate), state, candidate, options)
         return judge(
             Pairs.of(state, candidate),
-            (self.judged(state), after),
+            (found, after),
             Budgets(**rules.budgets),
             protected=rules.protected,
             changed=changed,
