@@ -104,6 +104,23 @@ class Lesson:
         """A seed for something that is drawn in this lesson; another for each name."""
         return _derived(self.recipe.seed, self.number, what)
 
+    def within_budget(self, model: Growing, what: str) -> Data:
+        """Of what was kept and what arrives as much as the budget allows, chosen with a network.
+
+        Args:
+            model: whose features say which pictures are typical.
+            what: names the draw, as for `seed`.
+        """
+        return kept(
+            model,
+            self.exemplars,
+            self.fresh,
+            self.memory.budget,
+            self.memory.choice,
+            views=self.recipe.views,
+            seed=self.seed(what),
+        )
+
     def competing(self, data: Data) -> tuple[str, ...]:
         """The classes that cross-entropy on some pictures is over, where the others are not there.
 
@@ -196,15 +213,7 @@ class Method(ABC):
             return nothing()
         if self.wants == "everything":
             return joined([lesson.exemplars, lesson.fresh])
-        return kept(
-            model,
-            lesson.exemplars,
-            lesson.fresh,
-            lesson.memory.budget,
-            lesson.memory.choice,
-            views=lesson.recipe.views,
-            seed=lesson.seed("exemplars"),
-        )
+        return lesson.within_budget(model, "exemplars")
 
     def scores(self, taught: Taught, pictures: Pictures, views: Views) -> Any:
         """Float32 [n, classes], from which a prediction is made; the network's own, if no better.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
-from retain.train.rehearsal import kept
 from retain.train.terms import CrossEntropy, Distillation
 
 __all__ = ["EEIL"]
@@ -46,15 +45,7 @@ class EEIL(Method):
         old = Distillation(lesson.before, self.temperature, self.strength, groups=True)
         model = yield Phase("train", lesson.rehearsed, [CrossEntropy(), old])
         with at_work(model, lesson.recipe):
-            balanced = kept(
-                model,
-                lesson.exemplars,
-                lesson.fresh,
-                lesson.memory.budget,
-                lesson.memory.choice,
-                views=lesson.recipe.views,
-                seed=lesson.seed("balanced"),
-            )
+            balanced = lesson.within_budget(model, "balanced")
         if not len(balanced):
             return None
         every = Distillation(model.frozen(), self.temperature, self.strength, groups=True)
