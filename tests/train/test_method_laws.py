@@ -184,6 +184,7 @@ ALTERNATIVES = {
     ("gdumb", "begin"): "given",
     ("gdumb", "cutmix"): 1.0,
     ("finetuning", "over"): "all",
+    ("joint", "shrink"): 0.5,
     ("first-session", "plan"): "head",
     **{(name, "exemplars"): True for name in REHEARSING},
 }

@@ -14,7 +14,15 @@ from retain.train.data import joined  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
 from retain.train.importance import fisher, gathered  # noqa: E402
 from retain.train.inference import evaluate  # noqa: E402
-from retain.train.lessons import Lesson, Memory, Method, Phase, Taught, teach  # noqa: E402
+from retain.train.lessons import (  # noqa: E402
+    Lesson,
+    Memory,
+    Method,
+    Phase,
+    Taught,
+    narrowed,
+    teach,
+)
 from retain.train.methods import (  # noqa: E402
     EWC,
     FineTuning,
@@ -24,6 +32,7 @@ from retain.train.methods import (  # noqa: E402
     LwF,
     make,
 )
+from retain.train.plan import Plan  # noqa: E402
 from retain.train.recipe import Recipe  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 from retain.train.terms import CrossEntropy, WeightPenalty  # noqa: E402
@@ -160,6 +169,28 @@ def test_they_forget_as_they_should():
     assert found["FineTuning"][0] < 0.2
     assert found["FineTuningExemplars"][0] > 0.7
     assert found["Joint"][1] > 0.9
+
+
+def test_joint_training_shrinks_what_was_learned_and_no_first_weights():
+    """In the first lesson nothing was learned, whatever the network knew before."""
+    method, taught = Joint(0.25), Taught(start("ab"))
+    for number, labels in enumerate(("ab", "cd", "e")):
+        fresh = pictures(labels, 6)
+        lesson = Lesson(taught.model.frozen(), taught.model.grown(fresh.classes), fresh,
+                        taught.exemplars, {}, taught.lessons, RECIPE, MEMORY)  # fmt: skip
+        phase = next(method.phases(lesson))
+        assert phase.plan == Plan(shrink=0.25 if number else 1.0)
+        assert phase.start is None
+        taught = teach(method, taught, fresh, RECIPE)
+
+
+def test_a_user_may_shrink_what_the_method_leaves_open():
+    plan = Plan(last=1, rate=0.5, shrink=0.7)
+    assert narrowed(plan, Plan()) == plan
+    assert narrowed(plan, Plan(shrink=0.2)) == replace(plan, shrink=0.2)
+    assert narrowed(Plan(), Plan(shrink=0.2)).shrink == 0.2
+    anew = Plan.preset("from-scratch")
+    assert narrowed(plan, anew) == anew
 
 
 def test_distillation_holds_what_was_said_before():

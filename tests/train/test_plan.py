@@ -291,6 +291,31 @@ def test_re_initialised_layers_depend_on_the_seed_alone():
     )
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_what_is_shrunk_lies_between_its_weights_and_new_ones(share):
+    """The slow twin: number by number; what is frozen, the head and counters stay."""
+    model, fresh = start(), start(seed=5)
+    with torch.no_grad():
+        for each in model.module.state_dict().values():
+            each.copy_(each + 3)
+    was = weights(model)
+    frozen = Rule("3", "frozen")
+    Laid(Plan.preset("from-scratch"), fresh, seed=7, epochs=1)
+    new = weights(fresh)
+    Laid(Plan(rules=(frozen,), shrink=share), model, seed=7, epochs=1)
+    now = weights(model)
+    assert {name.split(".")[0] for name in was} == {"0", "1", "3", "4", "9"}
+    for name, each in was.items():
+        if name.split(".")[0] in ("0", "1") and each.is_floating_point():
+            expected = share * each.double() + (1 - share) * new[name].double()
+            torch.testing.assert_close(now[name].double(), expected, rtol=1e-6, atol=1e-7)
+            assert torch.equal(now[name], each) == (share == 1)
+        else:
+            assert torch.equal(now[name], each), name
+    with pytest.raises(BadOption, match=r"shrink is 1\.5; give a number from 0 to 1"):
+        Plan(shrink=1.5)
+
+
 @pytest.mark.parametrize(
     "name", ["timm:convnext_atto", "timm:vit_tiny_patch16_224", "torchvision:vit_b_16"]
 )

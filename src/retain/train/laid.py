@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, final
 
 from retain.errors import BadOption
@@ -35,6 +37,8 @@ class Laid:
         module = model.module
         anew = [row.layer for row in self.rows if row.state == "re-initialised"]
         reinitialise(module, anew, seed)
+        if plan.shrink < 1:
+            _shrink(module, [*self._kept()], plan.shrink, seed)
         adapted = {row.layer: row for row in self.rows if row.state == "adapted"}
         if plan.lora:
             lora.insert(module, [*adapted], plan.lora, seed)
@@ -58,6 +62,12 @@ class Laid:
             if ".lora_" in name
         }
         self._still = {row.layer for row in self.rows if row.state in ("frozen", "adapted")}
+
+    def _kept(self) -> Iterator[str]:
+        """The layers of the body that learn from the weights they have."""
+        for row in self.rows:
+            if row.state == "fine-tuned" and row.block != self.model.head:
+                yield row.layer
 
     def groups(self, decay: float) -> list[dict[str, Any]]:
         """All that may ever learn, for an optimiser: `params`, `factor`, `weight_decay`."""
@@ -104,3 +114,14 @@ class Laid:
             lora.merge(self.model.module)
         self.model.module.requires_grad_(True).eval()
         return self.model
+
+
+def _shrink(module: Any, layers: Sequence[str], share: float, seed: int) -> None:
+    """Layers, statistics of normalisations included, go part of the way to new random weights."""
+    other = copy.deepcopy(module)
+    reinitialise(other, layers, seed)
+    fresh = other.state_dict()
+    with torch.no_grad():
+        for name, each in module.state_dict().items():
+            if each.is_floating_point():
+                each.lerp_(fresh[name], 1 - share)

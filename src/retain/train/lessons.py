@@ -373,7 +373,8 @@ def narrowed(plan: Plan, own: Plan) -> Plan:
     if own.body == "frozen":
         return replace(own, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
     head = plan.head if own.head == "fine-tuned" else own.head
-    return replace(plan, head=head, rules=(*plan.rules, *own.rules))
+    shrink = min(plan.shrink, own.shrink)
+    return replace(plan, head=head, rules=(*plan.rules, *own.rules), shrink=shrink)
 
 
 def _known(data: Data | None, model: Growing) -> Data | None:

@@ -101,6 +101,10 @@ class Plan:
             (ULMFiT, §3.3, where it is one a layer; here as many as it takes to have all of them
             learn in the second half; all at once where there is one epoch).
         lora: the rank of adapters that learn in the place of the body's weights; None for none.
+        shrink: the share that is kept of the weights of the body that are fine-tuned; the rest is
+            taken from new random ones. Weights that fit older pictures too well learn new ones
+            worse than random weights do (Ash and Adams 2020, 1910.08475, §4, where the random part
+            is noise of one small size; here what `reinitialise` gives). 1 keeps them.
         batchnorm: ``"frozen"`` keeps every batch normalisation as it is, wherever it stands, but
             for those that are re-initialised with the layers around them.
 
@@ -119,6 +123,7 @@ class Plan:
     head_rate: float = 1.0
     gradual: bool = False
     lora: int | None = None
+    shrink: float = 1.0
     batchnorm: Literal["trained", "frozen"] = "trained"
 
     def __post_init__(self) -> None:
@@ -137,6 +142,8 @@ class Plan:
                 raise BadOption(f"a rate of {rate} cannot be; give 0 or more")
         if not 0 < self.layer_decay <= 1:
             raise BadOption(f"layer_decay is {self.layer_decay}; give a number from 0 to 1")
+        if not 0 <= self.shrink <= 1:
+            raise BadOption(f"shrink is {self.shrink}; give a number from 0 to 1")
         if self.batchnorm not in ("trained", "frozen"):
             raise BadOption(f"batchnorm is {self.batchnorm!r}; give trained or frozen")
 
