@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, final
 
 from retain.errors import BadOption
@@ -38,7 +38,9 @@ class Laid:
         anew = [row.layer for row in self.rows if row.state == "re-initialised"]
         reinitialise(module, anew, seed)
         if plan.shrink < 1:
-            _shrink(module, [*self._kept()], plan.shrink, seed)
+            kept = [row for row in self.rows if row.state == "fine-tuned"]
+            body = [row.layer for row in kept if row.block != model.head]
+            _shrink(module, body, plan.shrink, seed)
         adapted = {row.layer: row for row in self.rows if row.state == "adapted"}
         if plan.lora:
             lora.insert(module, [*adapted], plan.lora, seed)
@@ -62,12 +64,6 @@ class Laid:
             if ".lora_" in name
         }
         self._still = {row.layer for row in self.rows if row.state in ("frozen", "adapted")}
-
-    def _kept(self) -> Iterator[str]:
-        """The layers of the body that learn from the weights they have."""
-        for row in self.rows:
-            if row.state == "fine-tuned" and row.block != self.model.head:
-                yield row.layer
 
     def groups(self, decay: float) -> list[dict[str, Any]]:
         """All that may ever learn, for an optimiser: `params`, `factor`, `weight_decay`."""
