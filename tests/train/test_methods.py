@@ -9,6 +9,7 @@ pytest.importorskip("accelerate")
 
 from retain.errors import BadOption  # noqa: E402
 from retain.train import importance  # noqa: E402
+from retain.train import lessons as lessons_module  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.data import joined  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
@@ -366,3 +367,21 @@ def test_lessons_tell_old_from_new():
     for _ in lessons(Look(), [("ba", 4), ("ca", 4)]):
         pass
     assert seen == [((), ("a", "b"), 0, 0), (("a", "b"), ("c",), 1, 7)]
+
+
+def test_what_a_user_shrinks_is_shrunk_once_a_lesson(monkeypatch):
+    """The old mistake: EEIL's balanced phase began half at random, after all that was learned."""
+    shrunk = []
+
+    def watched(model, data, recipe, *, plan, **options):
+        shrunk.append(plan.shrink)
+        return fit(model, data, recipe, plan=plan, **options)
+
+    fit = lessons_module.fit
+    monkeypatch.setattr(lessons_module, "fit", watched)
+    taught = Taught(growing(net()))
+    for labels in ("ab", "cd"):
+        taught = teach(make("eeil"), taught, pictures(labels, 6), RECIPE, memory=MEMORY,
+                       plan=Plan(shrink=0.5))  # fmt: skip
+    # The first lesson has no balanced phase.
+    assert shrunk == [0.5, 0.5, 1.0]

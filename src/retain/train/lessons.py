@@ -327,6 +327,8 @@ def teach(
                 progress=progress,
             )
             model, histories[phase.name] = fitted.model, fitted.history
+            # What a phase came to is not shrunk again by the next.
+            plan = plan and replace(plan, shrink=1.0)
             notes += fitted.notes
             try:
                 phase = phases.send(model)

@@ -17,10 +17,10 @@ __all__ = ["Joint"]
 class Joint(Method):
     """Cross-entropy on all pictures of all lessons, from the weights of the lesson before.
 
-    A network that began with random weights comes to know the older pictures by heart, and with
-    every lesson that goes on from there it is further behind one that begins anew (Ash and Adams
-    2020, 1910.08475, §2). Half of what it learned and half new random weights is better than
-    either: `shrink` 0.5. Pretrained weights would be lost by it.
+    A network that goes on comes to know the older pictures by heart, and may generalise worse than
+    one that begins anew (Ash and Adams 2020, 1910.08475, §2). With a `shrink` of 0.5 lessons begin
+    with half of what was learned and half new random weights, which was better after five lessons
+    and worse after two (docs/log.md). Pretrained weights would be lost by it.
 
     Attributes:
         shrink: the share of what was learned that lessons after the first begin with, see `Plan`.
