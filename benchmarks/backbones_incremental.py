@@ -146,8 +146,6 @@ def ours_options(given: argparse.Namespace, name: str, network: str) -> dict[str
     kind = REGISTRY[name.removesuffix(WITH)]
     if (name.endswith(WITH) or "exemplars" in kind.keeps) and name not in HERDED:
         options["choice"] = "random"
-    if name == "network-joint":
-        options["shrink"] = 0.5  # settled on classes that no order has, docs/log.md
     return options
 
 
