@@ -189,7 +189,10 @@ def test_every_option_of_the_seat_is_really_read(photos, tmp_path):
         return made.scores(images(photos, train))[1]
 
     usual = answered()
-    assert not np.array_equal(usual, answered(network="plain20"))
+    for network in ("plain20", "resnet20b", "resnet20-he"):
+        assert not np.array_equal(usual, answered(network=network)), network
+    with pytest.raises(BadOption, match="use plain20"):
+        answered(network="plain20b")
     for name, value in {**OTHERS, "epochs": 1}.items():
         changed = {"augment": "standard"} if name == "augment" else {}
         assert not np.array_equal(usual, answered(**{**changed, name: value})), name

@@ -174,6 +174,39 @@ def test_an_untrained_block_is_its_shortcut():
         torch.testing.assert_close(module(x), expected, rtol=0, atol=1e-6)
 
 
+def test_projections_are_option_b():
+    """A slow twin of He 2016, §3.3: a 1×1 convolution and a normalisation where maps change."""
+    network = cifar_resnet(10, 8, seed=3, shortcuts="projections", zero_init=False)
+    assert network.name == "retain:resnet8b"
+    own = network.module.state_dict()
+    without = cifar_resnet(10, 8, seed=3, zero_init=False).module.state_dict()
+    more = {name for name in own if ".projection." in name}
+    assert own.keys() - more == without.keys()
+    assert {name.split(".projection")[0] for name in more} == {"layer2.0", "layer3.0"}
+    assert all((own[name] == 1).all() for name in own if name.endswith(".bn2.weight"))
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    functional = torch.nn.functional
+
+    def normed(y, place):
+        both = [own[f"{place}.{part}"] for part in ("weight", "bias")]
+        return functional.batch_norm(y, None, None, *both, training=True)
+
+    y = normed(functional.conv2d(x, own["conv1.weight"], padding=1), "bn1").relu()
+    for stage, stride in ((1, 1), (2, 2), (3, 2)):
+        at = f"layer{stage}.0"
+        z = functional.conv2d(y, own[f"{at}.conv1.weight"], stride=stride, padding=1)
+        z = normed(z, f"{at}.bn1").relu()
+        z = normed(functional.conv2d(z, own[f"{at}.conv2.weight"], padding=1), f"{at}.bn2")
+        if stage > 1:
+            past = functional.conv2d(y, own[f"{at}.projection.0.weight"], stride=stride)
+            y = normed(past, f"{at}.projection.1")
+        y = (y + z).relu()
+    expected = functional.linear(y.mean((2, 3)), own["linear.weight"], own["linear.bias"])
+    with torch.no_grad():
+        found = network.module.train()(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_signed_features_lack_the_last_relu_and_nothing_else():
     x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     maps = {}
@@ -193,6 +226,8 @@ def test_impossible_networks():
     for depth, classes, match in ((30, 10, "not 6n"), (2, 10, "not 6n"), (32, 0, "classes is 0")):
         with pytest.raises(BadOption, match=match):
             cifar_resnet(classes, depth)
+    with pytest.raises(BadOption, match="shortcuts is 'b'"):
+        cifar_resnet(10, 8, shortcuts="b")
     one, same, other = (cifar_resnet(3, 8, seed).module.conv1.weight for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

