@@ -74,6 +74,17 @@ class Next:
         rows = [[(s.image, s.label) for s in each or ()] for each in (self.old, self.kept)]
         return self.method, self.memory, self.taught.lessons, rows, self.kept is None
 
+    @property
+    def reach(self) -> Plan:
+        """What the method trains at most in this lesson."""
+        return self.method.reach(lessons=self.taught.lessons, known=bool(self.taught.model.classes))
+
+    def reached(self, plan: Plan) -> Plan:
+        """A user's plan, as far as the method leaves it open in this lesson."""
+        from retain.train.lessons import narrowed
+
+        return narrowed(plan, self.reach)
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Result:
@@ -176,19 +187,16 @@ def refuse_idle(lesson: Next | None, plan: Plan, model: Growing) -> None:
     Raises:
         BadOption: which says why.
     """
-    from retain.train.lessons import narrowed
-
     if lesson is None:
         return plan.refuse_idle(model)
-    own = lesson.method.reach(first=not lesson.taught.model.classes)
-    if own.body == "frozen":
+    if lesson.reach.body == "frozen":
         raise BadOption(
             f"all that {lesson.name} would train in this lesson is the last layer, and a "
             f"classifier that was made here has none to train: it is solved exactly with every "
             f"change, so what was learned since is known already. Choose another method, or adapt "
             f"without one"
         )
-    return narrowed(plan, own).refuse_idle(model)
+    return lesson.reached(plan).refuse_idle(model)
 
 
 def _names(then: Sequence[tuple[str, str]], now: Sequence[tuple[str, str]]) -> Mapping[str, str]:

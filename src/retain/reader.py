@@ -311,14 +311,15 @@ class Reader:
         return self._session.store.blob(named(self._session.store, image).image)
 
     def layers(
-        self, plan: Any = None, *, size: int | None = None, module: Any = None
+        self, plan: Any = None, *, size: int | None = None, module: Any = None, method: Any = None
     ) -> tuple[Any, ...]:
         """The layers of the network from the input to the head, and what `adapt` would do to each.
 
         It takes, and raises, what `adapt` does; a `retain.train.plan.Row` for each.
         """
-        made = training.course(self._session, plan=plan, size=size, module=module)
-        return made.plan.describe(made.model)
+        made = training.course(self._session, plan=plan, size=size, module=module, method=method)
+        reached = made.lesson.reached(made.plan) if made.lesson else made.plan
+        return reached.describe(made.model)
 
     def advise(
         self,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("timm")
@@ -9,6 +10,7 @@ pytest.importorskip("timm")
 import retain  # noqa: E402
 from retain import train, training  # noqa: E402
 from retain.bench import methods as bench_methods  # noqa: E402
+from retain.faces.cli.app import app  # noqa: E402
 from retain.train import Budget, Memory, methods, transfer  # noqa: E402
 from tests.train.test_adapt import (  # noqa: E402
     ASKED,
@@ -329,6 +331,34 @@ def test_what_cannot_change_the_extractor_is_said_before_anything_is_trained(sho
     monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
     with pytest.raises(retain.BadOption, match="all that freezing would train"):
         lesson(shop, "freezing")
+
+
+def test_the_table_of_layers_is_that_of_the_method(shop):
+    """It showed the plan alone: with freezing, layers that do not learn in its second lesson."""
+    body = [row for row in shop.layers(method="freezing") if "batch" not in row.kind.lower()]
+    assert {row.state for row in body} == {"fine-tuned"}
+    half = methods.make("joint", shrink=0.5)
+    assert {row.kept for row in shop.layers(method=half)} == {1.0}
+    lesson(shop, half)
+    shop.learn(NEW, NAMED)
+    assert found(shop, method="freezing") == ({("frozen", 1.0)}, {("fine-tuned", 1.0)})
+    body, head = found(shop, plan=LATE, method=half)
+    assert (body, head) == ({("frozen", 1.0), ("fine-tuned", 0.5)}, {("fine-tuned", 1.0)})
+    assert found(shop, plan=LATE, method="gdumb") == ({("re-initialised", 0.0)},) * 2
+    told = CliRunner().invoke(
+        app, ["adapt", str(shop.path), "--plan", "--method=joint", "--option=shrink=0.5"]
+    )
+    assert told.exit_code == 0, told.output
+    assert "what is fine-tuned before the head begins with 50% of its weights" in told.output
+
+
+def found(shop, **options):
+    """What becomes of the layers before the head, and of those in it."""
+    rows = shop.layers(**options)
+    parts = [
+        [row for row in rows if (row.block == rows[-1].block) == head] for head in (False, True)
+    ]
+    return tuple({(row.state, row.kept) for row in part} for part in parts)
 
 
 SCRIPT = """

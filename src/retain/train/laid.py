@@ -38,9 +38,8 @@ class Laid:
         anew = [row.layer for row in self.rows if row.state == "re-initialised"]
         reinitialise(module, anew, seed)
         if plan.shrink < 1:
-            kept = [row for row in self.rows if row.state == "fine-tuned"]
-            body = [row.layer for row in kept if row.block != model.head]
-            _shrink(module, body, plan.shrink, seed)
+            body = [row for row in self.rows if row.state == "fine-tuned" and row.kept < 1]
+            _shrink(module, [row.layer for row in body], plan.shrink, seed)
         adapted = {row.layer: row for row in self.rows if row.state == "adapted"}
         if plan.lora:
             lora.insert(module, [*adapted], plan.lora, seed)

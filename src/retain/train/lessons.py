@@ -192,8 +192,13 @@ class Method(ABC):
         """What it keeps with its options; `keeps`, unless one of them says otherwise."""
         return self.keeps
 
-    def reach(self, *, first: bool) -> Plan:
-        """What it trains of the network at most, in its first lesson or in a later one."""
+    def reach(self, *, lessons: int, known: bool) -> Plan:
+        """What it trains of the network at most.
+
+        Args:
+            lessons: how many it has had.
+            known: whether the network knew classes before this one.
+        """
         return Plan()
 
     @abstractmethod

@@ -67,6 +67,7 @@ class Row:
         state: see `State`.
         rate: what the learning rate is multiplied by; 0 where nothing learns.
         names: of its parameters.
+        kept: the share of its weights that it begins with; the rest is drawn at random.
     """
 
     block: str
@@ -77,6 +78,7 @@ class Row:
     state: State
     rate: float
     names: tuple[str, ...]
+    kept: float = 1.0
 
 
 @final
@@ -237,8 +239,12 @@ class Plan:
             learning = adapter_size(module, layer.name, self.lora) if state == "adapted" else 0
         if state == "frozen":
             learning, rate = 0, 0.0
+        share = 0.0 if state == "re-initialised" else 1.0
+        if state == "fine-tuned" and not block.head:
+            share = self.shrink
+        names = layer.parameters
         return Row(
-            block.name, layer.name, layer.kind, layer.size, learning, state, rate, layer.parameters
+            block.name, layer.name, layer.kind, layer.size, learning, state, rate, names, share
         )
 
     def _state(self, place: int, depth: int) -> State:

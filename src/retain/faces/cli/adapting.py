@@ -147,7 +147,7 @@ def adapt(
         raise Mistake("--option, --exemplars and --per-class are for a method; give --method too")
     with opened(name) as shop:
         if plan:
-            _layers(shop.layers(chosen, size=size), recipe, as_json=as_json)
+            _layers(shop.layers(chosen, size=size, method=by), recipe, as_json=as_json)
             return
         with progress("training", quiet=as_json) as tick:
             update = shop.adapt(
@@ -305,6 +305,8 @@ def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
     )
     every, learning = (sum(getattr(row, key) for row in rows) for key in ("parameters", "learning"))
     line(f"{learning:,} of {every:,} parameters learn, in {counted(recipe.epochs, 'epoch')}")
+    if share := {row.kept for row in rows if row.state == "fine-tuned" and row.kept < 1}:
+        line(f"what is fine-tuned before the head begins with {min(share):.0%} of its weights")
 
 
 def _said(given: dict[str, Any]) -> dict[str, Any]:

@@ -51,14 +51,15 @@ class FirstSession(Method):
     single: ClassVar[frozenset[str]] = frozenset({"features", "places"})
     plan: str = "full"
 
-    def reach(self, *, first: bool) -> Plan:
+    def reach(self, *, lessons: int, known: bool) -> Plan:
         """As its option says."""
         return Plan.preset(self.plan)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase in the first lesson, none later."""
         if not lesson.before.classes:
-            yield Phase("train", lesson.fresh, [CrossEntropy()], self.reach(first=True))
+            plan = self.reach(lessons=lesson.number, known=False)
+            yield Phase("train", lesson.fresh, [CrossEntropy()], plan)
         return None
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:

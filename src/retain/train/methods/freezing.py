@@ -20,13 +20,13 @@ class Freezing(Method):
     The parts of the head that older lessons made are frozen too: no picture of theirs is there.
     """
 
-    def reach(self, *, first: bool) -> Plan:
+    def reach(self, *, lessons: int, known: bool) -> Plan:
         """Everything first, and then the head."""
-        return Plan.preset("full" if first else "head")
+        return Plan.preset("head" if known else "full")
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         among = lesson.competing(lesson.fresh)
-        plan = self.reach(first=not lesson.before.classes)
+        plan = self.reach(lessons=lesson.number, known=bool(lesson.before.classes))
         yield Phase("train", lesson.fresh, [CrossEntropy(among)], lesson.sealed(plan, among))
         return None

@@ -46,14 +46,15 @@ class GDumb(Method):
         if self.begin not in ("fresh", "given"):
             raise BadOption(f"begin is {self.begin!r}; give fresh or given")
 
-    def reach(self, *, first: bool) -> Plan:
+    def reach(self, *, lessons: int, known: bool) -> Plan:
         """Everything, from fresh weights or from given ones with a fresh head."""
         fresh = self.begin == "fresh"
         return Plan.preset("from-scratch") if fresh else Plan(head="re-initialised")
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        start, plan = lesson.model, self.reach(first=not lesson.before.classes)
+        start = lesson.model
+        plan = self.reach(lessons=lesson.number, known=bool(lesson.before.classes))
         if self.begin == "given" and lesson.carried:
             start = lesson.model.copy()
             start.module.load_state_dict(lesson.carried, strict=False)

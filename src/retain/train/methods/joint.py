@@ -32,12 +32,12 @@ class Joint(Method):
     def __post_init__(self) -> None:
         Plan(shrink=self.shrink)
 
-    def reach(self, *, first: bool) -> Plan:
+    def reach(self, *, lessons: int, known: bool) -> Plan:
         """Everything."""
-        return Plan(shrink=1.0 if first else self.shrink)
+        return Plan(shrink=self.shrink if lessons else 1.0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        plan = self.reach(first=not lesson.number)
+        plan = self.reach(lessons=lesson.number, known=bool(lesson.before.classes))
         yield Phase("train", lesson.rehearsed, [CrossEntropy()], plan)
         return None
