@@ -362,7 +362,7 @@ def test_si_counts_the_gradient_of_the_task_alone():
     names = [name for name, _ in before.module.named_parameters()]
     omega = {n: torch.full_like(p, 2.0) for n, p in before.module.named_parameters()}
     model = moved(before, size=0.2)
-    held = penalty(before, omega, 1.5, RECIPE)
+    held = penalty(before, omega, 1.5, RECIPE, {})
     path, task = PathIntegral(held), CrossEntropy()
     optimiser = torch.optim.SGD(model.module.parameters(), 0.05)
     wanted = {name: torch.zeros_like(omega[name]) for name in names}

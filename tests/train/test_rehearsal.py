@@ -16,6 +16,7 @@ from retain.train import methods  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.data import nothing  # noqa: E402
 from retain.train.inference import outputs  # noqa: E402
+from retain.train.recipe import Recipe  # noqa: E402
 from retain.train.rehearsal import Budget, _herded, choose, kept  # noqa: E402
 from retain.train.replay import beside  # noqa: E402
 
@@ -163,7 +164,7 @@ def test_no_method_holds_on_to_the_pictures_of_earlier_lessons(name):
 def test_old_pictures_beside_new_ones_are_not_copied():
     """However many new ones there are; nor are the logits that belong to them."""
     old, fresh = pictures("ab", 2), pictures("cd", 50)
-    data, drawn = beside(fresh, old, seed=0)
+    data, drawn, _ = beside(fresh, old, Recipe(), seed=0)
     assert len(data) == 200
     old.pictures.zero_()
     among = torch.from_numpy(drawn >= 0)

@@ -16,8 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -30,13 +29,13 @@ from retain.train.history import Epoch
 from retain.train.inference import outputs
 from retain.train.loop import SAVE_EVERY, fit
 from retain.train.plan import Plan, Rule
-from retain.train.processes import accelerator
+from retain.train.processes import at_work
 from retain.train.recipe import Recipe
 from retain.train.rehearsal import Budget, Choice, kept
 from retain.train.terms import Term
 from retain.values import Progress
 
-__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "at_work", "narrowed", "teach"]
+__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "narrowed", "teach"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
 
@@ -71,6 +70,7 @@ class Lesson:
         number: of the lesson, from 0 on.
         recipe: the user's.
         memory: what may be kept.
+        plan: the user's; None where all may learn.
         left: what the phases leave for `Method.after`; follows from the lesson like all else.
     """
 
@@ -82,6 +82,7 @@ class Lesson:
     number: int
     recipe: Recipe
     memory: Memory = field(default_factory=Memory)
+    plan: Plan | None = None
     left: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -89,6 +90,17 @@ class Lesson:
         """The classes that no lesson had before."""
         known = set(self.before.classes)
         return tuple(each for each in self.model.classes if each not in known)
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network before was trained: a single class trains nothing."""
+        return len(self.before.classes) > 1
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """What the user's plan multiplies the learning rate by, for each parameter."""
+        rows = (self.plan or Plan()).describe(self.model)
+        return {name: row.rate for row in rows for name in row.names}
 
     @property
     def rehearsed(self) -> Data:
@@ -129,13 +141,17 @@ class Lesson:
         """
         return data.classes if len(data.classes) > 1 else self.model.classes
 
-    def sealed(self, plan: Plan, among: Sequence[str]) -> Plan:
-        """A plan that leaves the parts of the head alone none of whose classes are among these.
+    def sealed(self, plan: Plan, *, but: Sequence[str] | None = None) -> Plan:
+        """A plan that leaves the parts of the head alone that have none of these classes.
 
         Of cross-entropy among these classes they have no gradient, but weight decay and momentum
         would still move them. Distillation and attention do have one there, which goes unused.
+
+        Args:
+            plan: to be changed.
+            but: the classes; None for those that arrive.
         """
-        apart = set(among)
+        apart = set(self.fresh.classes if but is None else but)
         rules = tuple(
             Rule(f"{self.model.head}.{place}", "frozen")
             for place, group in enumerate(self.model.groups)
@@ -279,7 +295,8 @@ def teach(
         memory: for methods that keep exemplars.
         plan: which layers may learn, where the method leaves it open; None for all.
         validation: pictures held out, judged after each epoch of each phase whose network knows
-            their classes; a recipe with patience needs some.
+            their classes, by cross-entropy over all classes whatever the terms of the phase are,
+            so for distillation by how well the new is known; a recipe with patience needs some.
         folder: keeps the state of the lesson, so that it goes on after a kill; one for each lesson,
             to be removed when its result is safe.
         save_every: seconds between two states that are kept.
@@ -304,6 +321,7 @@ def teach(
         taught.lessons,
         recipe,
         memory or Memory(),
+        plan,
     )
     notes: list[str] = []
     histories: dict[str, tuple[Epoch, ...]] = {}
@@ -318,12 +336,12 @@ def teach(
         while phase is not None:
             if phase.name in histories:
                 raise BadOption(f"two phases of {type(method).__name__} are called {phase.name!r}")
-            own = phase.recipe or recipe
+            own, asked = phase.recipe or recipe, plan if phase.start is None else lesson.plan
             fitted = fit(
                 phase.start or model,
                 phase.data,
                 replace(own, seed=_derived(recipe.seed, taught.lessons, phase.name)),
-                plan=phase.plan if plan is None else narrowed(plan, phase.plan),
+                plan=phase.plan if asked is None else narrowed(asked, phase.plan),
                 terms=phase.terms,
                 validation=phase.validation or _known(validation, phase.start or model),
                 folder=None if folder is None else Path(folder) / phase.name,
@@ -332,8 +350,9 @@ def teach(
                 progress=progress,
             )
             model, histories[phase.name] = fitted.model, fitted.history
-            # What a phase came to is not shrunk again by the next.
-            plan = plan and replace(plan, shrink=1.0)
+            # What began anew, or was shrunk, does not do so again in what goes on from it.
+            if asked is not None:
+                plan = asked.begun(model, head_alone=phase.plan.body == "frozen")
             notes += fitted.notes
             try:
                 phase = phases.send(model)
@@ -352,34 +371,16 @@ def teach(
     )
 
 
-@contextmanager
-def at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
-    """The network where it was trained, a GPU if there is one; and then on the CPU again.
-
-    For all looks at many pictures before, between and after the phases of a lesson.
-    """
-    device = accelerator("no", recipe.device).device
-    if device.type != "cuda":
-        yield
-        return
-    model.module.to(device)
-    try:
-        yield
-    finally:
-        model.module.to("cpu")
-
-
 def narrowed(plan: Plan, own: Plan) -> Plan:
     """The plan of a phase of a method, with a user's in the place of what it leaves open.
 
-    A phase that trains the head alone goes on doing so, and one that begins anew does that; what
-    the method seals stays sealed.
+    One that trains the head alone, or begins anew, does so; what the method seals stays sealed.
     """
     if own.body == "re-initialised":
         return own
-    if own.body == "frozen":
-        return replace(own, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
     head = plan.head if own.head == "fine-tuned" else own.head
+    if own.body == "frozen":
+        return replace(own, head=head, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
     shrink = min(plan.shrink, own.shrink)
     return replace(plan, head=head, rules=(*plan.rules, *own.rules), shrink=shrink)
 

@@ -26,7 +26,11 @@ torch: Final = Later("torch", "training a network")
 
 
 def penalty(
-    before: Growing, importance: Mapping[str, Any], strength: float, recipe: Recipe
+    before: Growing,
+    importance: Mapping[str, Any],
+    strength: float,
+    recipe: Recipe,
+    rates: Mapping[str, float],
 ) -> WeightPenalty:
     """½ · strength · Σ Ω (θ − θ*)² about the weights of a network.
 
@@ -39,12 +43,15 @@ def penalty(
         strength: λ; twice the number of papers that have no ½.
         recipe: whose rate it is; of its optimisers Adam and its kin divide by the size of the
             gradient, so that nothing need be cut.
+        rates: what a plan multiplies it by, for each parameter; 1 where nothing is said.
     """
     weights = dict(before.module.named_parameters())
     reference = {name: weights[name].detach().clone() for name in importance}
     if recipe.optimiser == "sgd" and strength > 0:
-        most = 1 / (strength * recipe.rate)
-        importance = {name: each.clamp(max=most) for name, each in importance.items()}
+        importance = {
+            name: each.clamp(max=1 / (strength * recipe.rate * max(rates.get(name, 1.0), 1e-12)))
+            for name, each in importance.items()
+        }
     return WeightPenalty(reference, importance, strength)
 
 
@@ -53,7 +60,8 @@ def penalty(
 class PathIntegral(Term):
     """Adds up, weight by weight, what its moves took off the task's loss (SI, equation 3).
 
-    Its own share of the loss is the penalty, if there is one.
+    Its own share of the loss is the penalty, if there is one. It goes on to the last step, also
+    where patience or averaging takes other weights than the last.
 
     Attributes:
         penalty: about earlier weights; its gradient does not count.

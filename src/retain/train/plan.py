@@ -198,6 +198,32 @@ class Plan:
             for layer in block.layers
         )
 
+    def begun(self, model: Growing, *, head_alone: bool = False) -> Plan:
+        """The plan of a training that goes on from what one by this plan came to.
+
+        What was re-initialised learns on, and nothing is shrunk.
+
+        Args:
+            model: the network.
+            head_alone: the training was one of the head; of the body nothing has begun.
+        """
+        if head_alone:
+            again = self.head == "re-initialised"
+            return replace(self, head="fine-tuned") if again else self
+        rules = tuple(
+            replace(rule, state="fine-tuned") if rule.state == "re-initialised" else rule
+            for rule in self.rules
+        )
+        plan = replace(self, rules=rules, shrink=1.0, copy_first=None, copied="frozen")
+        if self.copy_first is not None:
+            depth = len(blocks_of(model.module, model.head)) - 1
+            last = depth - self.copy_first if self.copied == "frozen" else None
+            return replace(plan, body="fine-tuned", head="fine-tuned", last=last)
+        body, head = (
+            "fine-tuned" if state == "re-initialised" else state for state in (self.body, self.head)
+        )
+        return replace(plan, body=body, head=head)
+
     def refuse_idle(self, model: Growing) -> None:
         """Raise if nothing before the head learns, where the head is not what is wanted.
 

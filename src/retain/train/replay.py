@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, final
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from retain.errors import BadOption
 from retain.train.data import Data, joined
 from retain.train.needs import Later
+from retain.train.recipe import Recipe
 from retain.train.terms import Step, Term
 
 __all__ = ["LogitMatch", "RowCrossEntropy", "beside"]
@@ -18,28 +19,40 @@ __all__ = ["LogitMatch", "RowCrossEntropy", "beside"]
 torch: Final = Later("torch", "training a network")
 
 
-def beside(fresh: Data, old: Data, seed: int) -> tuple[Data, NDArray[np.int64]]:
-    """As many old pictures as new ones: each old one as often as the others, up to one.
+def beside(
+    fresh: Data, old: Data, recipe: Recipe, seed: int
+) -> tuple[Data, NDArray[np.int64], Recipe]:
+    """As many old pictures as new ones in a batch of twice the size, and all classes alike often.
+
+    Each old picture comes as often as the others, up to one. Where there are more of them than new
+    ones, several epochs become one, which has the new ones several times: so all old ones are
+    there, if there are epochs enough.
 
     Args:
         fresh: the new ones.
         old: the kept ones; none for the new ones alone.
+        recipe: of the training.
         seed: of who comes once more.
 
     Returns:
-        The new ones and then the old ones; and the number among `old` of each, −1 for a new one.
+        The new ones and then the old ones; the number among `old` of each, −1 for a new one; and
+        the recipe with its epochs and batches, whose order does not ask for classes.
 
     >>> data = Data([0, 1, 2], ("a", "b", "c"))
-    >>> beside(data, Data([], ()), seed=0)[1].tolist()
+    >>> beside(data, Data([], ()), Recipe(), seed=0)[1].tolist()
     [-1, -1, -1]
     """
     if not len(old):
-        return fresh, np.full(len(fresh), -1)
-    whole, more = divmod(len(fresh), len(old))
+        return fresh, np.full(len(fresh), -1), recipe
+    times = min(-(-len(old) // len(fresh)), recipe.epochs)
+    new = np.tile(np.arange(len(fresh)), times)
+    whole, more = divmod(len(new), len(old))
     again = np.sort(np.random.default_rng(seed).choice(len(old), more, replace=False))
     drawn = np.concatenate([np.tile(np.arange(len(old)), whole), again]).astype(np.int64)
-    numbers = np.concatenate([np.full(len(fresh), -1), drawn])
-    return joined([fresh, old.drawn(drawn.tolist())]), numbers
+    numbers = np.concatenate([np.full(len(new), -1), drawn])
+    epochs = max(1, round(recipe.epochs / times))
+    changed = replace(recipe, epochs=epochs, batch=2 * recipe.batch, sampling="all")
+    return joined([fresh.drawn(new.tolist()), old.drawn(drawn.tolist())]), numbers, changed
 
 
 @final

@@ -5,9 +5,9 @@ Wu 2019 (1905.13260).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final, final
+from typing import Any, ClassVar, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,9 @@ from retain.errors import BadOption
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
+from retain.train.processes import at_work
 from retain.train.rehearsal import choose, owned
 from retain.train.terms import CrossEntropy, Distillation, Term
 
@@ -33,8 +34,11 @@ class BiC(Method):
 
     Of the exemplars of each class, and of as many new pictures, a part is set aside before the
     training and never learned from: it counts in the budget, and alone decides α and β (§3.2, §4).
+    Where it has none of the old classes or none of the new ones, nothing is corrected; exemplars
+    that another method or budget chose, or of a class some of which are gone, are all learned from.
     Deviations: α and β are the exact minimum of the cross-entropy of the scores in evaluation mode,
-    not some epochs of SGD; they become part of the head's weights, which says the same.
+    not some epochs of SGD; they become part of the head's weights, which says the same until these
+    learn on, with α times less of a gradient than under a correction that stays outside.
 
     Attributes:
         temperature: T of equation 1; §6.2 takes 2.
@@ -56,14 +60,15 @@ class BiC(Method):
         """The training; the correction is computed, not trained."""
         learned, held = self._parted(lesson)
         terms: list[Term] = [CrossEntropy()]
-        if lesson.before.classes:
+        if lesson.learned:
             past = lesson.past
             terms = [
                 CrossEntropy(strength=1 - past),
                 Distillation(lesson.before, self.temperature, past),
             ]
         model = yield Phase("train", learned, terms)
-        if not lesson.before.classes or not lesson.new or not len(held):
+        judged = set(held.classes)
+        if not lesson.learned or not judged & set(lesson.new) or judged <= set(lesson.new):
             return None
         with at_work(model, lesson.recipe):
             said = outputs(model, held.pictures, lesson.recipe.views).logits
@@ -71,6 +76,14 @@ class BiC(Method):
         targets = model.positions(held.labels).numpy()
         alpha, beta = bias(said.double().numpy(), targets, newest, self.pull)
         return _corrected(model, alpha, beta)
+
+    def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
+        """How many exemplars of each class there are, and how many of them were held out."""
+        both = joined([lesson.exemplars, lesson.fresh])
+        quotas = lesson.memory.budget.quotas(both.counts)
+        kept = [quotas.get(name, 0) for name in model.classes]
+        held = [self._share(many) for many in kept]
+        return {"kept": torch.tensor(kept), "held": torch.tensor(held)}
 
     def keep(self, lesson: Lesson, model: Growing) -> Data:
         """Of each class, those that are learned from, and then those that validate."""
@@ -100,14 +113,29 @@ class BiC(Method):
         """How many of the exemplars of a class validate; with one more, at most one more does."""
         return 0 if count < 2 else min(count - 1, max(1, int(self.aside * count + 0.5)))
 
+    def _aside(self, lesson: Lesson) -> dict[str, int]:
+        """Of the exemplars of each class, how many at the end are held out.
+
+        None where they are not those that it chose itself.
+        """
+        counts, carried = lesson.exemplars.counts, lesson.carried
+        known = lesson.before.classes if "held" in carried else ()
+        numbers = {
+            name: (int(carried["kept"][place]), int(carried["held"][place]))
+            for place, name in enumerate(known)
+        }
+        found = {name: numbers.get(name, (0, 0)) for name in counts}
+        return {name: held if kept == counts[name] else 0 for name, (kept, held) in found.items()}
+
     def _parted(self, lesson: Lesson) -> tuple[Data, Data]:
         """What is learned from, and what is set aside; the same pictures whenever it is asked."""
         old, fresh = lesson.exemplars, lesson.fresh
         quotas = lesson.memory.budget.quotas(joined([old, fresh]).counts)
         learned, held = [], []
+        aside = self._aside(lesson)
         for name in old.classes:
             own = old.of_class(name)
-            many = len(own) - self._share(len(own))
+            many = len(own) - aside[name]
             learned += own[:many]
             held += own[many:]
         parts = [[old.take(sorted(learned))], [old.take(sorted(held))]]
@@ -115,9 +143,11 @@ class BiC(Method):
         had = old.counts
         for place, name in enumerate(fresh.classes):
             own = fresh.of_class(name)
-            lacking = self._share(quotas[name]) - self._share(had[name])
+            lacking = self._share(quotas[name]) - aside.get(name, 0)
             order = np.random.default_rng((lesson.seed("aside"), place)).permutation(len(own))
-            new += [own[each] for each in order[: max(0, min(lacking, len(own) - 1))]]
+            # A class learns from one picture at least.
+            most = len(own) if had[name] > aside.get(name, 0) else len(own) - 1
+            new += [own[each] for each in order[: max(0, min(lacking, most))]]
         rest = sorted(set(range(len(fresh))) - set(new))
         parts[0].insert(0, fresh.take(rest))
         parts[1].append(fresh.take(sorted(new)))

@@ -6,7 +6,7 @@ Buzzega 2020 (2004.07211).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, final
 
 import numpy as np
@@ -14,8 +14,9 @@ import numpy as np
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
+from retain.train.processes import at_work
 from retain.train.rehearsal import owned
 from retain.train.replay import LogitMatch, RowCrossEntropy, beside
 from retain.train.terms import Term
@@ -49,7 +50,7 @@ class DERpp(Method):
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         old, number = lesson.exemplars, len(lesson.model.classes)
-        data, places = beside(lesson.fresh, old, lesson.seed("beside"))
+        data, places, recipe = beside(lesson.fresh, old, lesson.recipe, lesson.seed("beside"))
         among = torch.from_numpy(places)
         kept = (among >= 0).float()
         many = 2 if len(old) else 1
@@ -57,7 +58,6 @@ class DERpp(Method):
         if len(old):
             wanted = torch.cat([self._logits(lesson, number), torch.full((1, number), torch.nan)])
             terms.append(LogitMatch(wanted, among, many * self.alpha * kept))
-        recipe = replace(lesson.recipe, batch=many * lesson.recipe.batch)
         yield Phase("train", data, terms, recipe=recipe)
         return None
 
@@ -74,7 +74,7 @@ class DERpp(Method):
         old = chosen < before
         result[old] = self._logits(lesson, len(model.classes))[chosen[old]]
         fresh = lesson.fresh.take((chosen[~old] - before).tolist())
-        if len(fresh):
+        if len(fresh) and len(model.classes) > 1:
             result[~old] = outputs(model, fresh.pictures, lesson.recipe.views).logits
         return {"logits": result}
 
@@ -85,7 +85,7 @@ class DERpp(Method):
         """
         result = torch.full((len(lesson.exemplars), number), torch.nan)
         found = lesson.carried.get("logits")
-        if found is None and len(result) and lesson.before.classes:
+        if found is None and len(result) and lesson.learned:
             old, views = lesson.before, lesson.recipe.views
             with at_work(old, lesson.recipe):
                 found = outputs(old, lesson.exemplars.pictures, views).logits

@@ -82,7 +82,7 @@ class DMC(Method):
     def phases(self, lesson: Lesson) -> Phases:
         """The specialist, and the consolidation."""
         among = lesson.competing(lesson.fresh)
-        if not lesson.before.classes:
+        if not lesson.learned:
             yield Phase("train", lesson.fresh, [CrossEntropy(among)])
             return None
         plan = Plan.preset("from-scratch" if self.begin == "fresh" else "full")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.processes import at_work
 from retain.train.terms import CrossEntropy, Distillation
 
 __all__ = ["EEIL"]
@@ -39,8 +40,8 @@ class EEIL(Method):
 
     def phases(self, lesson: Lesson) -> Phases:
         """The unbalanced phase and, after the first lesson, the balanced one."""
-        if not lesson.before.classes:
-            yield Phase("train", lesson.fresh, [CrossEntropy()])
+        if not lesson.learned:
+            yield Phase("train", lesson.rehearsed, [CrossEntropy()])
             return None
         old = Distillation(lesson.before, self.temperature, self.strength, groups=True)
         model = yield Phase("train", lesson.rehearsed, [CrossEntropy(), old])

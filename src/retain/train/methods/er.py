@@ -5,7 +5,7 @@ Chaudhry 2019 (1902.10486), algorithm 1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
@@ -21,7 +21,8 @@ class ER(Method):
     """Cross-entropy over all classes, on a batch of new pictures and another of exemplars.
 
     Deviations: the two batches are shuffled into one of twice the size, which has about as many of
-    either; the memory chooses at the end of a lesson, not picture by picture, and by its own rule
+    either; an epoch goes through the memory instead of drawing from it at every step; the memory
+    chooses at the end of a lesson, not picture by picture, and by its own rule
     (the paper's reservoir is ``Memory(choice="random")``).
     """
 
@@ -29,8 +30,7 @@ class ER(Method):
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        data, _ = beside(lesson.fresh, lesson.exemplars, lesson.seed("beside"))
-        many = 2 if len(lesson.exemplars) else 1
-        recipe = replace(lesson.recipe, batch=many * lesson.recipe.batch)
+        seed = lesson.seed("beside")
+        data, _, recipe = beside(lesson.fresh, lesson.exemplars, lesson.recipe, seed)
         yield Phase("train", data, [CrossEntropy()], recipe=recipe)
         return None

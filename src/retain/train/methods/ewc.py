@@ -27,7 +27,8 @@ class EWC(Rehearsing):
 
     Deviations: one penalty about the last weights (Huszár), not one for each lesson; importance is
     cut where a step would overshoot (see `penalty`); one head grows, and only the classes that
-    arrive compete while it learns, where the paper's tasks share all their classes.
+    arrive compete while it learns, where the paper's tasks share all their classes; the likelihood
+    that is measured is that of all known classes all the same, as in Masana 2020's toolbox.
 
     Attributes:
         strength: λ of equation 3. It has no value that fits every network; 50 and 500 were best of
@@ -50,14 +51,16 @@ class EWC(Rehearsing):
         """One phase."""
         data, among, plan = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
-        if lesson.carried:
+        if lesson.learned and lesson.carried:
             held = self.held(lesson, lesson.carried)
-            terms.append(penalty(lesson.before, held, self.strength, lesson.recipe))
+            terms.append(penalty(lesson.before, held, self.strength, lesson.recipe, lesson.rates))
         yield Phase("train", data, terms, plan)
         return None
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
         """The importance of all weights so far."""
+        if len(model.classes) < 2:  # nothing was trained
+            return lesson.carried
         found = fisher(
             model,
             lesson.fresh,

@@ -27,6 +27,6 @@ class FineTuning(Method):
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         among = lesson.competing(lesson.fresh) if self.over == "present" else lesson.model.classes
-        plan = lesson.sealed(Plan(), among)
+        plan = lesson.sealed(Plan()) if self.over == "present" else Plan()
         yield Phase("train", lesson.fresh, [CrossEntropy(among)], plan)
         return None

@@ -42,7 +42,8 @@ class FirstSession(Method):
     Deviations: where the paper adapts by FiLM layers and classifies by a linear discriminant, the
     plan is free and the head is the whitened centred cosine, its shrinkage chosen by leave-one-out,
     for which features are kept beside the sums, in 16 bits. Where the first lesson has one class
-    alone, nothing is adapted.
+    alone, nothing is adapted. Classes that a network brings along have no features, and are never
+    answered.
 
     Attributes:
         plan: what learns in the first lesson, a name among `PRESETS`.
@@ -80,8 +81,9 @@ class FirstSession(Method):
             taught.found["head"] = self._head(taught)
         head: Head = taught.found["head"]
         logits = head.logits(quantize(said.features.numpy())[0])
-        order = [head.classes.index(name) for name in classes]
-        return torch.from_numpy(np.ascontiguousarray(logits[:, order], np.float32))
+        result = np.full((len(logits), len(classes)), -np.inf, np.float32)
+        result[:, [classes.index(name) for name in head.classes]] = logits
+        return torch.from_numpy(result)
 
     def _head(self, taught: Taught) -> Head:
         classes, options = taught.model.classes, HeadOptions()

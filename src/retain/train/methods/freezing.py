@@ -17,7 +17,8 @@ __all__ = ["Freezing"]
 class Freezing(Method):
     """Fine-tuning whose body is frozen, batch normalisation included, after the first lesson.
 
-    The parts of the head that older lessons made are frozen too: no picture of theirs is there.
+    The parts of the head that older lessons made are frozen too: no picture of theirs is there. A
+    first lesson of a single class trains nothing, so that the next one is the first to decide.
     """
 
     def reach(self, *, lessons: int, known: bool) -> Plan:
@@ -27,6 +28,6 @@ class Freezing(Method):
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         among = lesson.competing(lesson.fresh)
-        plan = self.reach(lessons=lesson.number, known=bool(lesson.before.classes))
-        yield Phase("train", lesson.fresh, [CrossEntropy(among)], lesson.sealed(plan, among))
+        plan = self.reach(lessons=lesson.number, known=lesson.learned)
+        yield Phase("train", lesson.fresh, [CrossEntropy(among)], lesson.sealed(plan))
         return None

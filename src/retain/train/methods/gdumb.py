@@ -54,7 +54,7 @@ class GDumb(Method):
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         start = lesson.model
-        plan = self.reach(lessons=lesson.number, known=bool(lesson.before.classes))
+        plan = self.reach(lessons=lesson.number, known=lesson.learned)
         if self.begin == "given" and lesson.carried:
             start = lesson.model.copy()
             start.module.load_state_dict(lesson.carried, strict=False)

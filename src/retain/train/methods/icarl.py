@@ -53,7 +53,10 @@ class ICaRL(Method):
     """Classifies by the nearest mean of exemplars (algorithm 1), herded if the memory says so.
 
     For a class that the old network knows its answer is the target even for the pictures that
-    arrive, as in algorithm 3: what is new in an old class moves the means alone. Deviation: the sum
+    arrive, as in algorithm 3: what is new in an old class moves the means alone. The first lesson
+    of a network that learned its classes by softmax takes the sigmoids of its logits for answers,
+    which softmax fixes up to a number alone: such a network is better served by another method.
+    Deviation: the sum
     over the classes of equation 2 is not divided by their number, as the authors' code does, which
     learns at rate 2 instead.
     """
@@ -62,7 +65,8 @@ class ICaRL(Method):
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        yield Phase("train", lesson.rehearsed, [BinaryCrossEntropy(lesson.before)])
+        old = lesson.before if lesson.learned else None
+        yield Phase("train", lesson.rehearsed, [BinaryCrossEntropy(old)])
         return None
 
     def scores(self, taught: Taught, pictures: Pictures, views: Views) -> Any:

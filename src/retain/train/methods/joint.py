@@ -38,6 +38,6 @@ class Joint(Method):
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
-        plan = self.reach(lessons=lesson.number, known=bool(lesson.before.classes))
+        plan = self.reach(lessons=lesson.number, known=lesson.learned)
         yield Phase("train", lesson.rehearsed, [CrossEntropy()], plan)
         return None

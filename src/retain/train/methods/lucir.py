@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Final, final
 from retain.errors import BadOption
 from retain.train.growing import Growing, Kind
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
 from retain.train.plan import Plan
+from retain.train.processes import at_work
 from retain.train.terms import CrossEntropy, FeatureDistillation, Step, Term
 
 __all__ = ["LUCIR", "Margin", "imprinted"]
@@ -33,9 +34,12 @@ class Margin(Term):
 
     Attributes:
         new: the new classes.
-        share: of the pictures of the run that are of old classes.
+        share: of the pictures that are drawn, of old classes.
         margin: m.
         nearest: K.
+
+    Raises:
+        BadOption: in `loss`, if pictures are mixed.
     """
 
     new: tuple[str, ...]
@@ -45,6 +49,8 @@ class Margin(Term):
 
     def loss(self, step: Step) -> Any:
         """See `Term`."""
+        if step.soft is not None:
+            raise BadOption("a margin is kept between whole pictures; turn mixup and cutmix off")
         normal = torch.nn.functional.normalize
         rows = torch.cat([part.weight for part in step.model.layer]).float()
         cosines = normal(step.output.features.float()) @ normal(rows).T
@@ -62,7 +68,8 @@ class LUCIR(Method):
     """Cross-entropy of scaled cosines, less-forget and margin terms (equations 4, 6, 8, 9).
 
     The rows of older classes stay as they are, the less-forget term grows with the root of old
-    classes over new ones, and new rows are `imprinted`, all as in the authors' code: new rows that
+    classes over new ones, as in the authors' code, and new rows are `imprinted`, an option there:
+    new rows that
     begin at random may be pushed away from all features by the margin term, and the scale with them
     to where cross-entropy has no say any more. Deviations: no class-balanced fine-tuning at the
     end, which the paper also tries; the network's last ReLU, which §4.1 removes, is the network's
@@ -84,17 +91,20 @@ class LUCIR(Method):
         """One phase."""
         if lesson.model.kind != "cosine":
             raise BadOption("LUCIR needs a head of cosines; begin with growing(kind='cosine')")
-        if not lesson.before.classes:
-            yield Phase("train", lesson.fresh, [CrossEntropy()])
+        if not lesson.learned:
+            yield Phase("train", lesson.rehearsed, [CrossEntropy()])
             return None
         data, new = lesson.rehearsed, lesson.new
         ratio = len(lesson.before.classes) / (len(new) or len(lesson.fresh.classes))
         strength = self.strength * math.sqrt(ratio)
         terms: list[Term] = [CrossEntropy(), FeatureDistillation(lesson.before, strength)]
-        old = sum(many for name, many in data.counts.items() if name not in set(new))
+        old = {name: many for name, many in data.counts.items() if name not in set(new)}
         if new and old:
-            terms.append(Margin(new, old / len(data), self.margin, self.nearest))
-        plan = lesson.sealed(Plan(), new) if new else Plan()
+            share = sum(old.values()) / len(data)
+            if lesson.recipe.sampling == "balanced":
+                share = len(old) / len(data.classes)
+            terms.append(Margin(new, share, self.margin, self.nearest))
+        plan = lesson.sealed(Plan(), but=new) if new else Plan()
         yield Phase("train", data, terms, plan, start=imprinted(lesson) if new else None)
         return None
 

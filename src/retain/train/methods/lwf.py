@@ -44,14 +44,14 @@ class LwF(Rehearsing):
         """The warm-up, if there is one, and the training of everything."""
         data, among, _ = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
-        if lesson.before.classes and self.warm_up:
+        if lesson.learned and self.warm_up:
             recipe = replace(lesson.recipe, epochs=self.warm_up, patience=None)
-            plan = lesson.sealed(Plan.preset("head"), among)
+            plan = lesson.sealed(Plan.preset("head"))
             yield Phase("warm-up", data, terms, plan, recipe)
         yield Phase("train", data, [*terms, *self._distilled(lesson)])
         return None
 
     def _distilled(self, lesson: Lesson) -> Sequence[Term]:
-        if not lesson.before.classes:
+        if not lesson.learned:
             return []
         return [Distillation(lesson.before, self.temperature, self.strength, self.groups)]

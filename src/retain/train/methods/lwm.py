@@ -167,7 +167,7 @@ class LwM(Rehearsing):
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         data, among, plan = self.material(lesson)
-        if not lesson.before.classes:
+        if not lesson.learned:
             yield Phase("train", data, [CrossEntropy(among)], plan)
             return None
         layer = self.layer

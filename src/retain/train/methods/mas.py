@@ -48,14 +48,18 @@ class MAS(Rehearsing):
         """One phase."""
         data, among, plan = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
-        if lesson.before.classes and lesson.carried:
+        if lesson.learned and lesson.carried:
             held = self.held(lesson, lesson.carried)
-            terms.append(penalty(lesson.before, held, 2 * self.strength, lesson.recipe))
+            terms.append(
+                penalty(lesson.before, held, 2 * self.strength, lesson.recipe, lesson.rates)
+            )
         yield Phase("train", data, terms, plan)
         return None
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
         """Ω of all weights so far."""
+        if len(model.classes) < 2:  # nothing was trained
+            return lesson.carried
 
         def length(logits: Any, target: Any) -> Any:
             return logits.square().sum()

@@ -31,16 +31,20 @@ class Rehearsing(Method, ABC):
         """See `Method`."""
         return "exemplars" if self.exemplars else self.keeps
 
+    def _rehearses(self, lesson: Lesson) -> bool:
+        """Whether old classes have a picture to be held by, where there are some."""
+        return self.exemplars and bool(len(lesson.exemplars) or not lesson.before.classes)
+
     def material(self, lesson: Lesson) -> tuple[Data, tuple[str, ...], Plan]:
         """What is learned from, the classes that compete, and which layers learn."""
-        if self.exemplars:
+        if self._rehearses(lesson):
             return lesson.rehearsed, lesson.model.classes, Plan()
         among = lesson.competing(lesson.fresh)
-        return lesson.fresh, among, lesson.sealed(Plan(), among)
+        return lesson.fresh, among, lesson.sealed(Plan())
 
     def held(self, lesson: Lesson, importance: Mapping[str, Any]) -> Mapping[str, Any]:
         """Of importances by the names of weights, those that a penalty is to hold."""
-        if not self.exemplars:
+        if not self._rehearses(lesson):
             return importance
         head = f"{lesson.model.head}."
         return {name: each for name, each in importance.items() if not name.startswith(head)}

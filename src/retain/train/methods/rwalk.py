@@ -30,8 +30,9 @@ class RWalk(Rehearsing):
     F is the running Fisher information (equation 10), s the scores (equations 6 and 7), the mean of
     those so far and those of the lesson. Both are brought to 0…1 over all weights, as the authors'
     published code does. Deviations: F is taken picture by picture, from the first batch of each
-    stretch, where their code squares the mean gradient of every batch; the
-    sum is cut where a step would overshoot (see `penalty`); exemplars, which §4.2 adds, only where
+    stretch, where their code squares the mean gradient of every batch, and over all known classes,
+    also where only those that arrive compete; the sum is cut where a step would overshoot (see
+    `penalty`); exemplars, which §4.2 adds, only where
     they are asked for (the choices ``"entropy"`` and ``"distance"`` of `Memory` are from there).
 
     Attributes:
@@ -52,13 +53,14 @@ class RWalk(Rehearsing):
         """One phase."""
         data, among, plan = self.material(lesson)
         pull = None
-        if lesson.before.classes and lesson.carried:
+        if lesson.learned and lesson.carried:
             weights = {name for name, _ in lesson.before.module.named_parameters()}
             information = _normal(unprefixed(lesson.carried, "fisher."))
             scores = _normal(unprefixed(lesson.carried, "score."))
             both = {n: information[n] + scores.get(n, 0.0) for n in information if n in weights}
             held = self.held(lesson, both)
-            pull = penalty(lesson.before, held, 2 * self.strength, lesson.recipe)
+            strength = 2 * self.strength
+            pull = penalty(lesson.before, held, strength, lesson.recipe, lesson.rates)
         walk = RiemannianWalk(PathIntegral(pull), self.every, self.decay, self.damping)
         walk.information = unprefixed(lesson.carried, "fisher.")
         terms = [CrossEntropy(among), walk]

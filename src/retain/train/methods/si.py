@@ -42,9 +42,10 @@ class SI(Rehearsing):
         """One phase."""
         data, among, plan = self.material(lesson)
         pull = None
-        if lesson.before.classes and lesson.carried:
+        if lesson.learned and lesson.carried:
             held = self.held(lesson, lesson.carried)
-            pull = penalty(lesson.before, held, 2 * self.strength, lesson.recipe)
+            strength = 2 * self.strength
+            pull = penalty(lesson.before, held, strength, lesson.recipe, lesson.rates)
         path = PathIntegral(pull)
         yield Phase("train", data, [CrossEntropy(among), path], plan)
         lesson.left["path"] = {name: each.cpu() for name, each in path.totals.items()}

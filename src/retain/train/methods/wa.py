@@ -53,7 +53,7 @@ class WA(Method):
     def phases(self, lesson: Lesson) -> Phases:
         """The training; the alignment is computed."""
         terms: list[Term] = [CrossEntropy()]
-        if lesson.before.classes:
+        if lesson.learned:
             past = lesson.past
             terms = [
                 CrossEntropy(strength=1 - past),
@@ -62,7 +62,7 @@ class WA(Method):
         if self.positive:
             terms.append(NotNegative())
         model = yield Phase("train", lesson.rehearsed, terms)
-        return aligned(model) if lesson.before.classes and lesson.new else None
+        return aligned(model) if lesson.learned and lesson.new else None
 
 
 def aligned(model: Growing) -> Growing:
