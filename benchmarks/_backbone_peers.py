@@ -5,9 +5,9 @@ rate falls, mirrored pictures, how many exemplars of a class and how they are ch
 herded where the method says so (iCaRL) or the toolbox knows nothing else (PyCIL). What is the
 method's own is the toolbox's default, but for EEIL, whose balanced training is as long as ours.
 
-What is not the same: the toolboxes' weight decay counts for norms and biases too, which ours spares;
-their last batch of an epoch is what remains, ours are of nearly one size; PyCIL's new rows of the
-head are longer, with biases of zero; and what a network begins with, unless ``--network
+What is not the same: the toolboxes' weight decay counts for norms and biases too, which ours
+spares; their last batch of an epoch is what remains, ours are of nearly one size; PyCIL's new rows
+of the head are longer, with biases of zero; and what a network begins with, unless ``--network
 resnet32b-he`` says FACIL's (its convolutions are drawn by what comes out, ours by what goes in).
 """
 
