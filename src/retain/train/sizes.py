@@ -9,7 +9,7 @@ from typing import Any, Final
 from retain.errors import BadOption
 from retain.train.needs import Later
 
-__all__ = ["least_side", "resized"]
+__all__ = ["has_size", "least_side", "resized", "set_size"]
 
 torch: Final = Later("torch", "changing a network's input size")
 
@@ -53,8 +53,9 @@ def resized(
     if size == trained:
         return module, ()
     notes = [f"the weights were trained at {trained[0]}×{trained[1]} pixels, not {height}×{width}"]
-    if _tokens(module):
-        notes += _stretched(module, size)
+    if has_size(module):
+        set_size(module, size)
+        notes.append("position embeddings were interpolated; fine-tune before you rely on them")
     smallest = _tried(module, size, channels)
     if smallest is not None and min(smallest) < 2:
         notes.append(
@@ -70,13 +71,23 @@ def resized(
     return module, tuple(notes)
 
 
-def _tokens(module: Any) -> bool:
+def has_size(module: Any) -> bool:
+    """Whether a network is made for one size of pictures, as vision transformers are."""
     return hasattr(module, "set_input_size") or (
         hasattr(module, "image_size") and hasattr(getattr(module, "encoder", None), "pos_embedding")
     )
 
 
-def _stretched(module: Any, size: tuple[int, int]) -> list[str]:
+def set_size(module: Any, size: tuple[int, int]) -> None:
+    """Makes a network that `has_size` one for another size, in place.
+
+    Args:
+        module: a `torch.nn.Module`.
+        size: height and width.
+
+    Raises:
+        BadOption: if it cannot be of this size.
+    """
     try:
         if hasattr(module, "set_input_size"):
             module.set_input_size(img_size=size)  # timm's own: embeddings, windows, grids
@@ -87,7 +98,6 @@ def _stretched(module: Any, size: tuple[int, int]) -> list[str]:
             f"{type(module).__name__} cannot be set to {size[0]}×{size[1]} pixels ({error}); give "
             f"a multiple of its patches"
         ) from error
-    return ["position embeddings were interpolated; fine-tune before you rely on them"]
 
 
 def _torchvision(module: Any, size: tuple[int, int]) -> None:

