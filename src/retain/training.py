@@ -17,14 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
-
-import numpy as np
 
 from retain import carried, incremental
 from retain.adapting import refuse_kind
@@ -32,6 +29,7 @@ from retain.adapting import replace as put_in_place
 from retain.algebra import REFERENCE
 from retain.errors import BadOption
 from retain.handing import kept
+from retain.remembered import parted, prepared
 from retain.session import Session
 from retain.store import Era, eras
 from retain.store.start import Layer
@@ -39,28 +37,20 @@ from retain.values import Progress, Sample, Update
 from retain.vision import OnnxExtractor
 from retain.vision.adopt import adopt as adopted_from
 from retain.vision.extractor import DESCRIPTION
-from retain.vision.images import decode
-from retain.vision.preprocess import Preprocess, prepare
+from retain.vision.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from retain.train.data import Data
     from retain.train.growing import Growing
     from retain.train.lessons import Memory, Method
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
-__all__ = ["SMOOTHING", "Course", "adapt", "course", "prepared"]
-
-# Prepared pictures are kept in memory up to so many bytes; beyond, they are read in every epoch.
-_IN_MEMORY: Final = 3 << 30
+__all__ = ["SMOOTHING", "Course", "adapt", "course"]
 
 # Label smoothing (Szegedy 2016, §7).
 SMOOTHING: Final = 0.1
 
 _ADAPTED: Final = ", adapted"
-
-# Classes of fewer pictures hold none out.
-_ENOUGH: Final = 5
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -172,7 +162,7 @@ def course(
         begun = tuple(start.classes) if start is not None else ()
         model = train.growing(network, begun, head=head).grown(classes, own.seed)
     chosen.describe(model)  # what does not fit the network is said before anything is prepared
-    learned, aside = _parted(samples, held_out, own.seed)
+    learned, aside = parted(samples, held_out, own.seed)
     views = train.Views(
         tuple(each / (255 * rule.scale) for each in rule.mean),
         tuple(each / (255 * rule.scale) for each in rule.std),
@@ -303,66 +293,6 @@ def _summary(course: Course, told: Mapping[str, Any]) -> str:
         f"lesson {told['lesson']} by {told['method']}{notes}: {len(course.learned):,} pictures are "
         f"new, {classes - before:,} of {classes:,} classes too, {told['exemplars']:,} exemplars; "
     )
-
-
-# -- pictures ----------------------------------------------------------------------------------
-
-
-def _parted(
-    samples: Sequence[Sample], share: float, seed: int
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """The pictures to learn from and those held out, sorted; which is which follows from a hash."""
-    ranked: dict[str, list[Sample]] = {}
-    for sample in samples:
-        ranked.setdefault(sample.label, []).append(sample)
-    learned: list[Sample] = []
-    aside: list[Sample] = []
-    for mine in ranked.values():
-        mine.sort(key=lambda each: hashlib.sha256(f"{seed} {each.image}".encode()).digest())
-        # A corrected picture is there because the classifier was wrong about it: it is learned.
-        free = [each for each in mine if not each.pinned]
-        many = max(1, round(share * len(mine))) if share and len(mine) >= _ENOUGH else 0
-        out = {each.image for each in free[:many]}
-        aside += [each for each in mine if each.image in out]
-        learned += [each for each in mine if each.image not in out]
-    by_name = attrgetter("image")
-    return tuple(sorted(learned, key=by_name)), tuple(sorted(aside, key=by_name))
-
-
-class _Remembered:
-    """Remembered pictures as training sees them; prepared when they are asked for."""
-
-    def __init__(self, session: Session, images: Sequence[str], rule: Preprocess) -> None:
-        self._session, self._images = session, images
-        zeros, ones = (0.0,) * rule.channels, (1.0,) * rule.channels
-        self._rule = replace(rule, scale=1.0, mean=zeros, std=ones, dtype="uint8", layout="NCHW")
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, numbers: Any) -> Any:
-        import torch
-
-        found = [self._prepared(self._images[int(each)]) for each in numbers]
-        return torch.from_numpy(np.concatenate(found))
-
-    def _prepared(self, image: str) -> Any:
-        data = self._session.store.blob(image)
-        return prepare(decode(data, shorter=self._rule.needs), self._rule)
-
-
-def prepared(session: Session, samples: Sequence[Sample], rule: Preprocess) -> Data:
-    """Pictures as training sees them, with their labels."""
-    import torch
-
-    from retain.train.data import Data, nothing
-
-    if not samples:
-        return nothing()
-    source: Any = _Remembered(session, [sample.image for sample in samples], rule)
-    if len(samples) * rule.height * rule.width * rule.channels <= _IN_MEMORY:
-        source = source[torch.arange(len(samples))]
-    return Data(source, tuple(sample.label for sample in samples))
 
 
 # -- the extractor that came out ---------------------------------------------------------------

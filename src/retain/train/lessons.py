@@ -16,8 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, final
@@ -30,13 +29,13 @@ from retain.train.history import Epoch
 from retain.train.inference import outputs
 from retain.train.loop import SAVE_EVERY, fit
 from retain.train.plan import Plan, Rule
-from retain.train.processes import accelerator
+from retain.train.processes import at_work
 from retain.train.recipe import Recipe
 from retain.train.rehearsal import Budget, Choice, kept
 from retain.train.terms import Term
 from retain.values import Progress
 
-__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "at_work", "narrowed", "teach"]
+__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "narrowed", "teach"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
 
@@ -350,23 +349,6 @@ def teach(
         histories,
         tuple(notes),
     )
-
-
-@contextmanager
-def at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
-    """The network where it was trained, a GPU if there is one; and then on the CPU again.
-
-    For all looks at many pictures before, between and after the phases of a lesson.
-    """
-    device = accelerator("no", recipe.device).device
-    if device.type != "cuda":
-        yield
-        return
-    model.module.to(device)
-    try:
-        yield
-    finally:
-        model.module.to("cpu")
 
 
 def narrowed(plan: Plan, own: Plan) -> Plan:

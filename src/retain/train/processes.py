@@ -11,10 +11,11 @@ from typing import Any, Final
 import numpy as np
 
 from retain.errors import BadOption
+from retain.train.growing import Growing
 from retain.train.needs import Later
-from retain.train.recipe import Precision
+from retain.train.recipe import Precision, Recipe
 
-__all__ = ["accelerator", "agree", "drawn_from", "own_randomness", "summed"]
+__all__ = ["accelerator", "agree", "at_work", "drawn_from", "own_randomness", "summed"]
 
 torch: Final = Later("torch", "training a network")
 accelerate: Final = Later("accelerate", "training a network")
@@ -101,3 +102,20 @@ def own_randomness() -> Iterator[None]:
         finally:
             np.random.set_state(before[0])  # noqa: NPY002
             random.setstate(before[1])
+
+
+@contextmanager
+def at_work(model: Growing, recipe: Recipe) -> Iterator[None]:
+    """The network where it was trained, a GPU if there is one; and then on the CPU again.
+
+    For all looks at many pictures before, between and after the phases of a lesson.
+    """
+    device = accelerator("no", recipe.device).device
+    if device.type != "cuda":
+        yield
+        return
+    model.module.to(device)
+    try:
+        yield
+    finally:
+        model.module.to("cpu")

@@ -16,8 +16,9 @@ from retain.errors import BadOption
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
+from retain.train.processes import at_work
 from retain.train.rehearsal import choose, owned
 from retain.train.terms import CrossEntropy, Distillation, Term
 

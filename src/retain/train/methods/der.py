@@ -14,8 +14,9 @@ import numpy as np
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
+from retain.train.processes import at_work
 from retain.train.rehearsal import owned
 from retain.train.replay import LogitMatch, RowCrossEntropy, beside
 from retain.train.terms import Term

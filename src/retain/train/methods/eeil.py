@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
+from retain.train.processes import at_work
 from retain.train.terms import CrossEntropy, Distillation
 
 __all__ = ["EEIL"]

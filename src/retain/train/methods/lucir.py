@@ -12,9 +12,10 @@ from typing import Any, ClassVar, Final, final
 from retain.errors import BadOption
 from retain.train.growing import Growing, Kind
 from retain.train.inference import outputs
-from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases, at_work
+from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
 from retain.train.plan import Plan
+from retain.train.processes import at_work
 from retain.train.terms import CrossEntropy, FeatureDistillation, Step, Term
 
 __all__ = ["LUCIR", "Margin", "imprinted"]
