@@ -249,6 +249,7 @@ class Classifier(Owner):
         module: Any = None,
         method: Any = None,
         memory: Any = None,
+        board: Any = None,
         force: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -272,6 +273,8 @@ class Classifier(Owner):
                 ``make(name, option=…)``; by default none, and all that is remembered is learned.
             memory: how many exemplars it may have and how they are chosen, a
                 `retain.train.Memory`; by default 2,000 by herding.
+            board: a folder for TensorBoard files, written while it trains: one in it for each
+                training, and in that one for each phase of a method.
             force: use it even if the gate refuses.
             dry_run: train, and only say what would happen.
             progress: called as ``progress(done, total)``, first in pictures of the training.
@@ -281,7 +284,7 @@ class Classifier(Owner):
             GateRefused: if it would cost more than the budgets allow; the same call with `force`
                 trains nothing again.
             Locked: if another process adapts.
-            MissingExtra: if PyTorch is not installed.
+            MissingExtra: if PyTorch, or with `board` TensorBoard, is not installed.
         """
         made = training.course(
             self._session,
@@ -293,4 +296,6 @@ class Classifier(Owner):
             method=method,
             memory=memory,
         )
-        return training.adapt(self._session, made, force=force, dry_run=dry_run, progress=progress)
+        return training.adapt(
+            self._session, made, board=board, force=force, dry_run=dry_run, progress=progress
+        )

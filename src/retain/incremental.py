@@ -263,6 +263,7 @@ def run(
     *,
     folder: Path,
     before_saving: Callable[[], None] | None = None,
+    board: Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Train; killed and called again, it goes on where it was, to the same weights.
@@ -275,6 +276,7 @@ def run(
         data: gives the pictures of samples.
         folder: keeps the state of its phases.
         before_saving: see `retain.train.teach`.
+        board: a folder for TensorBoard files, one in it for each phase.
         progress: of each phase.
     """
     from retain.train import at_work, rehearsal, teach
@@ -307,6 +309,7 @@ def run(
         validation=watched,
         folder=folder,
         before_saving=before_saving,
+        board=board,
         progress=progress,
     )
     if method.wants == "everything":

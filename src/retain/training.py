@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from retain import carried, incremental
+from retain import carried, histories, incremental
 from retain.adapting import refuse_kind
 from retain.adapting import replace as put_in_place
 from retain.algebra import REFERENCE
@@ -186,6 +187,7 @@ def adapt(
     session: Session,
     course: Course,
     *,
+    board: str | os.PathLike[str] | None = None,
     force: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -193,11 +195,13 @@ def adapt(
     """Train, and put the result in the extractor's place if the gate agrees.
 
     Killed at any moment, the same call goes on where it was, with the same result. After a refusal
-    the same call with `force` trains nothing again.
+    the same call with `force` trains nothing again. Each training has a folder of its own in
+    `board`, where TensorBoard files are written.
 
     Raises:
         GateRefused: if it would cost more than the budgets allow.
-        BadOption: if the extractor would stay as it is.
+        BadOption: if the extractor would stay as it is, or nothing can be written to `board`.
+        MissingExtra: if TensorBoard is needed and not installed.
         Refused: if the loss is not a finite number, or a picture is forgotten meanwhile.
         BadImage: if a remembered picture cannot be prepared.
         Locked: if another process adapts.
@@ -210,6 +214,7 @@ def adapt(
     lesson, exemplars, told = course.lesson, tuple[str, ...](), dict[str, Any]()
     if session.start is None and same:
         incremental.refuse_idle(lesson, course.plan, course.model)
+    shown = _shown(session, course, board)
     trained = {sample.image for sample in course.learned} | (lesson.seen if lesson else set())
     with store.adapting(), incremental.unforgotten(store, trained) as look:
         folder = store.training(course.key)
@@ -225,9 +230,10 @@ def adapt(
                 validation=watched,
                 folder=folder,
                 before_saving=look,
+                board=shown,
                 progress=progress,
             )
-            model, history = fitted.model, fitted.history
+            model, phases = fitted.model, {"train": fitted.history}
             beside = carried.packed(model)
         else:
             result = incremental.run(
@@ -238,10 +244,11 @@ def adapt(
                 lambda samples: prepared(session, samples, course.rule),
                 folder=folder,
                 before_saving=look,
+                board=shown,
                 progress=progress,
             )
             taught, exemplars = result.taught, result.kept
-            model, history = taught.model, sum(taught.histories.values(), ())
+            model, phases = taught.model, dict(taught.histories)
             beside = carried.packed(
                 model, lesson.method, lesson.memory, taught.carried, taught.lessons
             )
@@ -253,6 +260,7 @@ def adapt(
             }
         look()
     files, layer = _files(session, course, model)
+    history, epochs = sum(phases.values(), ()), histories.packed(phases)
     detail = {
         **told,
         "plan": repr(course.plan),
@@ -264,16 +272,18 @@ def adapt(
         "loss": round(history[-1].loss, 4) if history else 0.0,
         "seed": course.recipe.seed,
         "through": course.event,
-        "lessons": carried.file_of(beside),
+        carried.KEY: carried.file_of(beside),
+        histories.KEY: histories.file_of(epochs),
     }
     with incremental.unforgotten(store, trained):
         update = put_in_place(
             session,
-            {**files, carried.file_of(beside): beside},
+            {**files, carried.file_of(beside): beside, histories.file_of(epochs): epochs},
             detail=detail,
             trained=trained,
             exemplars=exemplars,
             start=layer,
+            training=histories.training(detail, epochs),
             force=force,
             dry_run=dry_run,
             progress=progress,
@@ -282,6 +292,35 @@ def adapt(
         store.end_training()
     said, seconds = _summary(course, told), time.perf_counter() - started
     return replace(update, summary=said + update.summary, seconds=seconds)
+
+
+def _shown(session: Session, course: Course, board: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of TensorBoard files of a training, so that several can be compared.
+
+    Raises:
+        BadOption: if it cannot be made, or lies where only the classifier writes.
+        MissingExtra: if TensorBoard is not installed.
+    """
+    from retain.train.history import tensorboard
+
+    if board is None:
+        return None
+    tensorboard()
+    name = course.lesson.name if course.lesson is not None else "adapt"
+    folder = Path(board).absolute() / f"{name}-{course.key[:8]}"
+    if session.store.path.resolve() in folder.resolve().parents:
+        raise BadOption(
+            f"{board} lies inside the classifier, where nothing else is written; give a folder "
+            f"outside of it for TensorBoard files"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadOption(
+            f"TensorBoard files cannot be written to {board} ({error.strerror}); give another "
+            f"folder"
+        ) from error
+    return folder
 
 
 def _summary(course: Course, told: Mapping[str, Any]) -> str:

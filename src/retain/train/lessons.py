@@ -263,6 +263,7 @@ def teach(
     folder: str | os.PathLike[str] | None = None,
     save_every: float = SAVE_EVERY,
     before_saving: Callable[[], None] | None = None,
+    board: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Taught:
     """One lesson: what a method makes of a network and of the pictures that arrive.
@@ -283,12 +284,14 @@ def teach(
             to be removed when its result is safe.
         save_every: seconds between two states that are kept.
         before_saving: called before each; what it raises ends the lesson, and nothing is kept.
+        board: a folder for TensorBoard files; each phase has its own in it, of its name.
         progress: of each phase.
 
     Raises:
         BadOption: if there are no pictures, two phases of the method have one name, or `folder`
             belongs to another lesson.
         Refused: if the loss is not a finite number.
+        MissingExtra: if TensorBoard is needed and not installed.
     """
     if not len(fresh):
         raise BadOption("the lesson has no pictures; give some")
@@ -328,12 +331,12 @@ def teach(
                 folder=None if folder is None else Path(folder) / phase.name,
                 save_every=save_every,
                 before_saving=before_saving,
+                board=None if board is None else Path(board) / phase.name,
                 progress=progress,
             )
             model, histories[phase.name] = fitted.model, fitted.history
             # What a phase came to is not shrunk again by the next.
             plan = plan and replace(plan, shrink=1.0)
-            notes += fitted.notes
             try:
                 phase = phases.send(model)
             except StopIteration as end:
