@@ -73,7 +73,11 @@ def _tiles(training: Training, update: Update | None) -> Html:
         tiles.append(tile(said, "says the gate", used, tone))
     if training.epochs:
         first, last = training.epochs[0], training.epochs[-1]
-        tiles.append(tile(f"{last.loss:.3f}", "loss in the last epoch", f"{first.loss:.3f} before"))
+        tiles.append(
+            tile(
+                f"{last.loss:.3f}", "loss in the last epoch", f"{first.loss:.3f} in the first epoch"
+            )
+        )
         tiles.append(
             tile(
                 percent(last.accuracy),
