@@ -140,7 +140,7 @@ def _parted(frame: Frame, parts: Sequence[tuple[float, str]]) -> list[Html]:
         if place:
             drawn.append(rule(left, frame.top, left, frame.bottom, "apart"))
         if LETTER * len(name) + 8 <= right - left:
-            drawn.append(text(left + 5, frame.top + 11, name, "start"))
+            drawn.append(text((left + right) / 2, frame.top + 11, name, "middle"))
     return drawn
 
 
