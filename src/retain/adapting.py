@@ -30,7 +30,7 @@ from retain.store import Era
 from retain.store.eras import Files
 from retain.store.start import Layer, file_name, packed
 from retain.store.writing import Featured
-from retain.values import Budgets, Check, Progress, Update, Verdict
+from retain.values import Budgets, Check, Progress, Training, Update, Verdict
 from retain.vision import OnnxExtractor, load_extractor
 from retain.weighing import HeldOut, compared, evidence
 
@@ -54,6 +54,7 @@ def replace(
     exemplars: Sequence[str] = (),
     start: Layer | None = None,
     held_out: HeldOut | None = None,
+    training: Training | None = None,
     force: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -69,6 +70,7 @@ def replace(
         start: for a classifier that was adopted, the last layer that goes with this extractor:
             labels as they are called now, weights [C, d], bias [C], unit weights or None.
         held_out: pictures to judge by, besides the remembered ones.
+        training: how it was trained, for whoever reads the update.
         force: put it in place even if the gate refuses.
         dry_run: only say what would happen.
         progress: called as ``progress(done, total)``, in remembered pictures.
@@ -105,6 +107,7 @@ def replace(
                 summary=f"{_seen(len(plan.members))} through the extractor {extractor.name}",
                 **differences(state, candidate),
                 verdict=_verdict(session, state, candidate, trained, held_out),
+                training=training,
             )
             event = None
             if not dry_run:

@@ -22,6 +22,7 @@ from retain.algebra import HeadOptions, quantize, tuning_sample
 from retain.caches import Features
 from retain.errors import BadOption, Refused
 from retain.expecting import Known, folds_of
+from retain.remembered import prepared
 from retain.session import Session
 from retain.training import Course
 from retain.trials import Gain, crossed, folds, gained, right
@@ -293,7 +294,7 @@ class _Run:
         return [train.CrossEntropy(smoothing=training.SMOOTHING)]
 
     def _data(self, made: Course) -> Any:
-        return training.prepared(self.session, self.samples, made.rule)
+        return prepared(self.session, self.samples, made.rule)
 
     def _smaller(self, side: int) -> Course:
         return training.course(

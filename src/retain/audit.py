@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +12,21 @@ from numpy.typing import NDArray
 from retain.algebra import Exceptions, quantize
 from retain.caches import cached_mind
 from retain.errors import Damaged, InputError, RetainError
+from retain.histories import KEY
 from retain.intake import Eyes
 from retain.projection import derived_state
 from retain.session import Session
-from retain.store.eras import founding, layer_of
+from retain.store import Era, Store
+from retain.store.eras import beside, founding, layer_of
 from retain.values import Progress, Sample, Verification
 
 __all__ = ["verify"]
 
 # Features computed on another machine may differ in the last bits of a convolution.
 _SAME = 0.9999
+
+# Under which `adapt` events name files beside their extractor: what a method finds again, epochs.
+_BESIDE: Final = ("lessons", KEY)
 
 
 def verify(session: Session, *, deep: bool, progress: Progress | None) -> Verification:
@@ -95,7 +102,21 @@ def _unloadable(session: Session) -> list[str]:
             layer_of(store.folder(era), era)
         except RetainError as error:
             problems.append(str(error))
-    return problems
+    return [*problems, *_altered(store, several)]
+
+
+def _altered(store: Store, several: Sequence[Era]) -> list[str]:
+    """Files beside extractors that are missing or altered, each once."""
+    problems = []
+    for era in several:
+        told = store.detail(era.number) if era.number else {}
+        for name in (told.get(key) for key in _BESIDE):
+            if isinstance(name, str):
+                try:
+                    beside(store.folder(era), name)
+                except Damaged as error:
+                    problems.append(str(error))
+    return list(dict.fromkeys(problems))
 
 
 def _reextracted(session: Session, progress: Progress | None) -> list[str]:

@@ -7,27 +7,30 @@ tensors that the method carries. It names no picture and holds nothing of a sing
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from retain.errors import Damaged
-from retain.store import Era, Store
+from retain.store import Era, Store, eras
 
 if TYPE_CHECKING:
     from retain.train.growing import Growing
-    from retain.train.lessons import Memory, Method, Taught
+    from retain.train.lessons import Method, Taught
+    from retain.train.rehearsal import Memory
 
-__all__ = ["file_of", "linear", "packed", "restored"]
+__all__ = ["KEY", "file_of", "linear", "packed", "restored"]
+
+KEY: Final = "lessons"
+"""Under which an `adapt` event names the file."""
 
 _FORMAT: Final = 1
 
 
 def file_of(data: bytes) -> str:
     """What the file is called; the same extractor may come out of another lesson again."""
-    return f"lessons-{hashlib.sha256(data).hexdigest()[:16]}.safetensors"
+    return eras.file_of(KEY, data, "safetensors")
 
 
 def packed(
@@ -87,14 +90,12 @@ def restored(
     from retain import train
     from retain.train.keeping import unpacked
 
-    file = store.detail(era.number).get("lessons")
+    file = store.detail(era.number).get(KEY)
     if not isinstance(file, str):  # it came from elsewhere, and nobody knows what its head says
         return train.Taught(train.growing(module, (), head=head, kind=method.head)), ["", ""]
     path = store.folder(era) / Path(file).name
     try:
-        data = path.read_bytes()
-        if file_of(data) != path.name:
-            raise Damaged("it is not what it was")
+        data = eras.beside(path.parent, path.name)
         tensors, metadata = unpacked(data, path.name)
         told = json.loads(metadata["retain.lessons"])
         groups = _renamed(told["groups"], names)

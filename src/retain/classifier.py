@@ -11,22 +11,16 @@ from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, final
 
-from retain import correcting, rules, teaching, training, unlearning
-from retain.reader import Reader
+from retain import correcting, teaching, training, unlearning
+from retain.owner import Owner
 from retain.store import acting
-from retain.values import (
-    Budgets,
-    Progress,
-    Receipt,
-    Update,
-)
-from retain.versions import PRODUCTION, promote, rollback
+from retain.values import Progress, Receipt, Update
 
 __all__ = ["Classifier"]
 
 
 @final
-class Classifier(Reader):
+class Classifier(Owner):
     """A living image classifier: a directory that learns, answers, corrects, forgets and undoes.
 
     Made by `create` and `open`; a context manager. Several processes may read while one writes.
@@ -255,6 +249,7 @@ class Classifier(Reader):
         module: Any = None,
         method: Any = None,
         memory: Any = None,
+        board: Any = None,
         force: bool = False,
         dry_run: bool = False,
         progress: Progress | None = None,
@@ -278,6 +273,8 @@ class Classifier(Reader):
                 ``make(name, option=…)``; by default none, and all that is remembered is learned.
             memory: how many exemplars it may have and how they are chosen, a
                 `retain.train.Memory`; by default 2,000 by herding.
+            board: a folder for TensorBoard files, written while it trains: one in it for each
+                training, and in that one for each phase of a method.
             force: use it even if the gate refuses.
             dry_run: train, and only say what would happen.
             progress: called as ``progress(done, total)``, first in pictures of the training.
@@ -287,7 +284,7 @@ class Classifier(Reader):
             GateRefused: if it would cost more than the budgets allow; the same call with `force`
                 trains nothing again.
             Locked: if another process adapts.
-            MissingExtra: if PyTorch is not installed.
+            MissingExtra: if PyTorch, or with `board` TensorBoard, is not installed.
         """
         made = training.course(
             self._session,
@@ -299,101 +296,6 @@ class Classifier(Reader):
             method=method,
             memory=memory,
         )
-        return training.adapt(self._session, made, force=force, dry_run=dry_run, progress=progress)
-
-    def gate(self, **values: float) -> Budgets:
-        """What a change may cost before it is refused; with arguments, set it.
-
-        Args:
-            **values: fields of `Budgets`, such as ``regressions=0.01``.
-
-        Raises:
-            BadOption: if there is no such budget, or its value is impossible.
-        """
-        if not values:
-            return rules.budgets(self._session)
-        return rules.set_budgets(self._session, values)
-
-    def protect(
-        self,
-        images: Sequence[str] | str = (),
-        labels: Sequence[str] | str = (),
-        *,
-        off: bool = False,
-    ) -> Update:
-        """Say which remembered pictures and which classes must never get worse.
-
-        No change that would make one of them wrong passes the gate, whatever the budgets.
-
-        Args:
-            images: files, hashes, first digits of hashes, or names of files they came from.
-            labels: whole classes.
-            off: lift the protection instead.
-
-        Raises:
-            UnknownImage, UnknownClass: if a name stands for nothing.
-        """
-        pictures, classes, _ = unlearning.lists(images, labels, ())
-        return rules.protect(self._session, pictures, classes, off=off)
-
-    def rename(self, old: str, new: str) -> Update:
-        """Give a class another name.
-
-        Raises:
-            UnknownClass: if there is no class `old`.
-            BadLabel: if there is a class `new` already.
-        """
-        return unlearning.rename(self._session, old, new)
-
-    def merge(self, old: str, into: str, *, force: bool = False, dry_run: bool = False) -> Update:
-        """Make two classes one.
-
-        Args:
-            old: the class that goes.
-            into: the class that gets its pictures.
-            force: merge even if something protected gets worse.
-            dry_run: only say what would happen.
-
-        Raises:
-            GateRefused: if something protected would get worse.
-            UnknownClass: if either does not exist.
-        """
-        return unlearning.merge(self._session, old, into, force=force, dry_run=dry_run)
-
-    def promote(
-        self,
-        version: int | str | None = None,
-        alias: str = PRODUCTION,
-        *,
-        force: bool = False,
-        dry_run: bool = False,
-    ) -> Update:
-        """Let an alias stand for a version, if the gate agrees that it is no worse.
-
-        Args:
-            version: an event's number or an alias; by default the latest.
-            alias: such as ``"production"`` or ``"candidate"``.
-            force: promote even if the gate refuses.
-            dry_run: only say what would happen.
-
-        Raises:
-            UnknownEvent: if there is no such version.
-            GateRefused: if it would cost more than the budgets allow.
-        """
-        return promote(self._session, version, alias, force=force, dry_run=dry_run)
-
-    def rollback(
-        self, alias: str = PRODUCTION, *, force: bool = False, dry_run: bool = False
-    ) -> Update:
-        """Let an alias stand for the version that it stood for before.
-
-        Args:
-            alias: such as ``"production"``.
-            force: go back even if something protected gets worse.
-            dry_run: only say what would happen.
-
-        Raises:
-            GateRefused: if something protected would get worse.
-            CannotUndo: if it has stood for one version only.
-        """
-        return rollback(self._session, alias, force=force, dry_run=dry_run)
+        return training.adapt(
+            self._session, made, board=board, force=force, dry_run=dry_run, progress=progress
+        )

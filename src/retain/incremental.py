@@ -29,9 +29,10 @@ from retain.values import Progress, Sample
 if TYPE_CHECKING:
     from retain.train.data import Data
     from retain.train.growing import Growing
-    from retain.train.lessons import Memory, Method, Taught
+    from retain.train.lessons import Method, Taught
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
+    from retain.train.rehearsal import Memory
 
 __all__ = ["Next", "Result", "apart", "begin", "refuse_idle", "run", "unforgotten"]
 
@@ -263,6 +264,7 @@ def run(
     *,
     folder: Path,
     before_saving: Callable[[], None] | None = None,
+    board: Path | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Train; killed and called again, it goes on where it was, to the same weights.
@@ -275,6 +277,7 @@ def run(
         data: gives the pictures of samples.
         folder: keeps the state of its phases.
         before_saving: see `retain.train.teach`.
+        board: a folder for TensorBoard files, one in it for each phase.
         progress: of each phase.
     """
     from retain.train import at_work, rehearsal, teach
@@ -307,6 +310,7 @@ def run(
         validation=watched,
         folder=folder,
         before_saving=before_saving,
+        board=board,
         progress=progress,
     )
     if method.wants == "everything":

@@ -42,7 +42,7 @@ __all__ = ["Reader"]
 
 
 class Reader:
-    """What can be asked of a classifier without changing it; its one heir is `Classifier`."""
+    """What can be asked of a classifier without changing it; its one heir is `Owner`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session

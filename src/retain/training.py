@@ -16,22 +16,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
-from retain import carried, incremental
+from retain import carried, histories, incremental
 from retain.adapting import refuse_kind
 from retain.adapting import replace as put_in_place
 from retain.algebra import REFERENCE
 from retain.errors import BadOption
 from retain.handing import kept
+from retain.remembered import parted, prepared
 from retain.session import Session
 from retain.store import Era, eras
 from retain.store.start import Layer
@@ -39,28 +38,21 @@ from retain.values import Progress, Sample, Update
 from retain.vision import OnnxExtractor
 from retain.vision.adopt import adopt as adopted_from
 from retain.vision.extractor import DESCRIPTION
-from retain.vision.images import decode
-from retain.vision.preprocess import Preprocess, prepare
+from retain.vision.preprocess import Preprocess
 
 if TYPE_CHECKING:
-    from retain.train.data import Data
     from retain.train.growing import Growing
-    from retain.train.lessons import Memory, Method
+    from retain.train.lessons import Method
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
+    from retain.train.rehearsal import Memory
 
-__all__ = ["SMOOTHING", "Course", "adapt", "course", "prepared"]
-
-# Prepared pictures are kept in memory up to so many bytes; beyond, they are read in every epoch.
-_IN_MEMORY: Final = 3 << 30
+__all__ = ["SMOOTHING", "Course", "adapt", "course"]
 
 # Label smoothing (Szegedy 2016, §7).
 SMOOTHING: Final = 0.1
 
 _ADAPTED: Final = ", adapted"
-
-# Classes of fewer pictures hold none out.
-_ENOUGH: Final = 5
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -169,7 +161,7 @@ def course(
         begun = tuple(start.classes) if start is not None else ()
         model = train.growing(network, begun, head=head).grown(classes, own.seed)
     plan.describe(model)  # what does not fit the network is said before anything is prepared
-    learned, aside = _parted(samples, held_out, own.seed)
+    learned, aside = parted(samples, held_out, own.seed)
     views = train.Views(
         tuple(each / (255 * rule.scale) for each in rule.mean),
         tuple(each / (255 * rule.scale) for each in rule.std),
@@ -193,6 +185,7 @@ def adapt(
     session: Session,
     course: Course,
     *,
+    board: str | os.PathLike[str] | None = None,
     force: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -200,11 +193,13 @@ def adapt(
     """Train, and put the result in the extractor's place if the gate agrees.
 
     Killed at any moment, the same call goes on where it was, with the same result. After a refusal
-    the same call with `force` trains nothing again.
+    the same call with `force` trains nothing again. Each training has a folder of its own in
+    `board`, where TensorBoard files are written.
 
     Raises:
         GateRefused: if it would cost more than the budgets allow.
-        BadOption: if the extractor would stay as it is.
+        BadOption: if the extractor would stay as it is, or nothing can be written to `board`.
+        MissingExtra: if TensorBoard is needed and not installed.
         Refused: if the loss is not a finite number, or a picture is forgotten meanwhile.
         BadImage: if a remembered picture cannot be prepared.
         Locked: if another process adapts.
@@ -217,6 +212,7 @@ def adapt(
     lesson, exemplars, told = course.lesson, tuple[str, ...](), dict[str, Any]()
     if session.start is None and same:
         incremental.refuse_idle(lesson, course.plan, course.model)
+    shown = _shown(session, course, board)
     trained = {sample.image for sample in course.learned} | (lesson.seen if lesson else set())
     with store.adapting(), incremental.unforgotten(store, trained) as look:
         folder = store.training(course.key)
@@ -232,9 +228,10 @@ def adapt(
                 validation=watched,
                 folder=folder,
                 before_saving=look,
+                board=shown,
                 progress=progress,
             )
-            model, history = fitted.model, fitted.history
+            model, phases = fitted.model, {"train": fitted.history}
             beside = carried.packed(model)
         else:
             result = incremental.run(
@@ -245,10 +242,11 @@ def adapt(
                 lambda samples: prepared(session, samples, course.rule),
                 folder=folder,
                 before_saving=look,
+                board=shown,
                 progress=progress,
             )
             taught, exemplars = result.taught, result.kept
-            model, history = taught.model, sum(taught.histories.values(), ())
+            model, phases = taught.model, dict(taught.histories)
             beside = carried.packed(
                 model, lesson.method, lesson.memory, taught.carried, taught.lessons
             )
@@ -260,6 +258,7 @@ def adapt(
             }
         look()
     files, layer = _files(session, course, model)
+    history, epochs = sum(phases.values(), ()), histories.packed(phases)
     detail = {
         **told,
         "plan": repr(course.plan),
@@ -271,16 +270,18 @@ def adapt(
         "loss": round(history[-1].loss, 4) if history else 0.0,
         "seed": course.recipe.seed,
         "through": course.event,
-        "lessons": carried.file_of(beside),
+        carried.KEY: carried.file_of(beside),
+        histories.KEY: histories.file_of(epochs),
     }
     with incremental.unforgotten(store, trained):
         update = put_in_place(
             session,
-            {**files, carried.file_of(beside): beside},
+            {**files, carried.file_of(beside): beside, histories.file_of(epochs): epochs},
             detail=detail,
             trained=trained,
             exemplars=exemplars,
             start=layer,
+            training=histories.training(detail, epochs),
             force=force,
             dry_run=dry_run,
             progress=progress,
@@ -289,6 +290,35 @@ def adapt(
         store.end_training()
     said, seconds = _summary(course, told), time.perf_counter() - started
     return replace(update, summary=said + update.summary, seconds=seconds)
+
+
+def _shown(session: Session, course: Course, board: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of TensorBoard files of a training, so that several can be compared.
+
+    Raises:
+        BadOption: if it cannot be made, or lies where only the classifier writes.
+        MissingExtra: if TensorBoard is not installed.
+    """
+    from retain.train.history import tensorboard
+
+    if board is None:
+        return None
+    tensorboard()
+    name = course.lesson.name if course.lesson is not None else "adapt"
+    folder = Path(board).absolute() / f"{name}-{course.key[:8]}"
+    if session.store.path.resolve() in folder.resolve().parents:
+        raise BadOption(
+            f"{board} lies inside the classifier, where nothing else is written; give a folder "
+            f"outside of it for TensorBoard files"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadOption(
+            f"TensorBoard files cannot be written to {board} ({error.strerror}); give another "
+            f"folder"
+        ) from error
+    return folder
 
 
 def _summary(course: Course, told: Mapping[str, Any]) -> str:
@@ -300,66 +330,6 @@ def _summary(course: Course, told: Mapping[str, Any]) -> str:
         f"lesson {told['lesson']} by {told['method']}{notes}: {len(course.learned):,} pictures are "
         f"new, {classes - before:,} of {classes:,} classes too, {told['exemplars']:,} exemplars; "
     )
-
-
-# -- pictures ----------------------------------------------------------------------------------
-
-
-def _parted(
-    samples: Sequence[Sample], share: float, seed: int
-) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
-    """The pictures to learn from and those held out, sorted; which is which follows from a hash."""
-    ranked: dict[str, list[Sample]] = {}
-    for sample in samples:
-        ranked.setdefault(sample.label, []).append(sample)
-    learned: list[Sample] = []
-    aside: list[Sample] = []
-    for mine in ranked.values():
-        mine.sort(key=lambda each: hashlib.sha256(f"{seed} {each.image}".encode()).digest())
-        # A corrected picture is there because the classifier was wrong about it: it is learned.
-        free = [each for each in mine if not each.pinned]
-        many = max(1, round(share * len(mine))) if share and len(mine) >= _ENOUGH else 0
-        out = {each.image for each in free[:many]}
-        aside += [each for each in mine if each.image in out]
-        learned += [each for each in mine if each.image not in out]
-    by_name = attrgetter("image")
-    return tuple(sorted(learned, key=by_name)), tuple(sorted(aside, key=by_name))
-
-
-class _Remembered:
-    """Remembered pictures as training sees them; prepared when they are asked for."""
-
-    def __init__(self, session: Session, images: Sequence[str], rule: Preprocess) -> None:
-        self._session, self._images = session, images
-        zeros, ones = (0.0,) * rule.channels, (1.0,) * rule.channels
-        self._rule = replace(rule, scale=1.0, mean=zeros, std=ones, dtype="uint8", layout="NCHW")
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, numbers: Any) -> Any:
-        import torch
-
-        found = [self._prepared(self._images[int(each)]) for each in numbers]
-        return torch.from_numpy(np.concatenate(found))
-
-    def _prepared(self, image: str) -> Any:
-        data = self._session.store.blob(image)
-        return prepare(decode(data, shorter=self._rule.needs), self._rule)
-
-
-def prepared(session: Session, samples: Sequence[Sample], rule: Preprocess) -> Data:
-    """Pictures as training sees them, with their labels."""
-    import torch
-
-    from retain.train.data import Data, nothing
-
-    if not samples:
-        return nothing()
-    source: Any = _Remembered(session, [sample.image for sample in samples], rule)
-    if len(samples) * rule.height * rule.width * rule.channels <= _IN_MEMORY:
-        source = source[torch.arange(len(samples))]
-    return Data(source, tuple(sample.label for sample in samples))
 
 
 # -- the extractor that came out ---------------------------------------------------------------

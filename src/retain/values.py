@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, overload
 
 from retain.plain import to_json
+from retain.trainings import Training, TrainingEpoch, TrainingPhase
 from retain.verdicts import Budgets, Check, Suspect, Verdict, Version
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
     "Source",
     "Status",
     "Suspect",
+    "Training",
+    "TrainingEpoch",
+    "TrainingPhase",
     "Update",
     "Verdict",
     "Verification",
@@ -180,6 +184,7 @@ class Update:
         better: remembered pictures that were wrong before and are right now.
         changed: remembered pictures that went from one wrong answer to another.
         verdict: what the gate said; None where it was not asked.
+        training: for `adapt`, what was measured epoch by epoch.
         seconds: wall time of the whole call.
     """
 
@@ -200,6 +205,7 @@ class Update:
     changed: tuple[Change, ...] = ()
     verdict: Verdict | None = None
     seconds: float = 0.0
+    training: Training | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,10 +325,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class EventDetail:
-    """One entry of the journal and the remembered pictures it speaks of, as it left them."""
+    """One entry of the journal and the remembered pictures it speaks of, as it left them.
+
+    `training` tells of an `adapt` how the extractor was trained, epoch by epoch.
+    """
 
     event: Event
     samples: tuple[Sample, ...]
+    training: Training | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from retain import histories
 from retain.algebra import REFERENCE
 from retain.answers import answer
 from retain.errors import Damaged
@@ -30,7 +31,9 @@ def show(session: Session, what: int | str) -> EventDetail | ImageDetail:
     store = session.store
     if isinstance(what, int) or (what.isdecimal() and len(what) < 6):
         with store.reading():
-            return EventDetail(store.event(int(what)), tuple(store.assertions(int(what))))
+            event, number = store.event(int(what)), int(what)
+            trained = histories.told(store, number) if event.kind == "adapt" else None
+            return EventDetail(event, tuple(store.assertions(number)), trained)
     with session.reading() as mind:
         sample = named(store, what)
         found = store.feature(sample.image, mind.era)

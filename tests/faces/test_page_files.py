@@ -13,7 +13,7 @@ import retain
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was asked of a classifier although it could be known that the page cannot be written."""
     found: list[str] = []
-    for verb in ("evaluate", "explain", "diff"):
+    for verb in ("evaluate", "explain", "diff", "adapt", "show"):
         monkeypatch.setattr(retain.Classifier, verb, lambda *_, verb=verb, **__: found.append(verb))
     return found
 
@@ -24,6 +24,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ("evaluate", "shop", "test", "--html"),
         ("explain", "shop", "test/mug/mug6.jpg", "--html"),
         ("diff", "shop", "1", "--html"),
+        ("adapt", "shop", "--html"),
+        ("show", "shop", "1", "--html"),
         ("bench", "report", "results", "--out"),
     ],
 )

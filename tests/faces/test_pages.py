@@ -11,7 +11,8 @@ import retain
 from retain.faces.differing import explanation_page
 from retain.faces.evaluation import evaluation_page
 from retain.faces.html import Html, confusion, el, picture
-from retain.values import ClassReport, Report
+from retain.faces.trained import training_page
+from retain.values import ClassReport, Report, Training, TrainingEpoch, TrainingPhase
 from tests.faces.helpers import draw
 
 EVIL = '<script>alert("x")</script>'
@@ -136,3 +137,34 @@ def test_only_what_was_taught_is_marked_right(tmp_path: Path) -> None:
     for page in pages:
         checked(page)
     assert ['class="is-true"' in page for page in pages] == [True, False]
+
+
+def epoch(number: int, **more: float) -> TrainingEpoch:
+    return TrainingEpoch(number, 1.0 / number, {EVIL: 1.0 / number, "b": 0.0}, 0.5, 0.01, **more)
+
+
+@pytest.mark.parametrize(
+    ("phases", "figures", "lines"),
+    [
+        ((), 0, 0),
+        ((TrainingPhase("train", (epoch(1),)),), 3, 5),
+        (
+            (
+                TrainingPhase(EVIL, (epoch(1, validation_loss=2.0, validation_accuracy=0.25),)),
+                TrainingPhase("second", tuple(epoch(n) for n in range(1, 30))),
+            ),
+            3,
+            7 + 5,
+        ),
+    ],
+)
+def test_a_training_of_any_length_has_a_page(phases, figures: int, lines: int) -> None:
+    training = Training(5, 1, 2.5, "lwf", 2, phases=phases)
+    page = training_page(training, name=EVIL, over="retain show 2")
+    read = checked(page)
+    # Each figure is drawn for the page and for a phone.
+    assert read.tags.count("svg") == 2 * figures
+    assert page.count('<g class="series') == 2 * lines
+    assert page.count('class="apart"') == 2 * 3 * max(len(phases) - 1, 0)
+    assert EVIL not in page
+    assert "nan" not in page

@@ -11,6 +11,7 @@ import retain  # noqa: E402
 from retain import train, training  # noqa: E402
 from retain.bench import methods as bench_methods  # noqa: E402
 from retain.faces.cli.app import app  # noqa: E402
+from retain.remembered import prepared  # noqa: E402
 from retain.train import Budget, Memory, methods, transfer  # noqa: E402
 from tests.train.test_adapt import (  # noqa: E402
     ASKED,
@@ -89,7 +90,7 @@ def test_a_method_that_keeps_nothing_sees_no_old_picture(shop, monkeypatch):
         made.learned,
         made.recipe,
         made.plan,
-        lambda samples: training.prepared(shop._session, samples, made.rule),
+        lambda samples: prepared(shop._session, samples, made.rule),
         folder=shop.path / "versions" / "training" / "apart",
         progress=None,
     )
@@ -181,7 +182,7 @@ def test_it_is_what_the_lessons_give_without_a_store(shop):
     recipe, rule = made.recipe, first.rule
 
     def data(samples):
-        return training.prepared(shop._session, samples, rule)
+        return prepared(shop._session, samples, rule)
 
     network, head = train.rebuilt_network(
         training.kept(

@@ -1,6 +1,7 @@
 """The training loop: what it promises about steps, averages, stopping and seeds."""
 
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
-from retain.errors import BadLabel, BadOption, Refused  # noqa: E402
+from retain.errors import BadLabel, BadOption, MissingExtra, Refused  # noqa: E402
 from retain.train.augment import Augment, Views  # noqa: E402
 from retain.train.data import Data, joined, split  # noqa: E402
 from retain.train.inference import evaluate, outputs  # noqa: E402
@@ -211,19 +212,76 @@ def test_balanced_sampling_helps_the_rare():
         order(["a"], "some", 0, 0)
 
 
+def shown(folder):
+    """What TensorBoard would show of a run: name → (step, value)s."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = accumulator.EventAccumulator(str(folder), {"scalars": 0}).Reload()
+    return {
+        name: [(each.step, each.value) for each in found.Scalars(name)]
+        for name in found.Tags()["scalars"]
+    }
+
+
 def test_tensorboard_files(tmp_path):
+    fitted = fit(
+        start(),
+        pictures("abc", 4),
+        Recipe(epochs=2),
+        validation=pictures("abc", 2, seed=1),
+        board=tmp_path,
+    )
+    found = shown(tmp_path)
+    wanted = {
+        "loss": [each.loss for each in fitted.history],
+        "accuracy": [each.accuracy for each in fitted.history],
+        "rate": [each.rate for each in fitted.history],
+        "terms/CrossEntropy": [each.terms["CrossEntropy"] for each in fitted.history],
+        "validation/loss": [each.validation.loss for each in fitted.history],
+        "validation/accuracy": [each.validation.accuracy for each in fitted.history],
+    }
+    assert found == {
+        name: [(step, pytest.approx(value, rel=1e-6)) for step, value in enumerate(values, 1)]
+        for name, values in wanted.items()
+    }
+
+
+def test_tensorboard_shows_each_epoch_once_however_often_it_was_killed(tmp_path):
+    """What a sitting without files had done was missing, and what it did over came twice."""
     pytest.importorskip("tensorboard")
-    fitted = fit(start(), pictures("abc", 4), Recipe(epochs=2), board=tmp_path)
-    assert [each.name for each in tmp_path.iterdir() if each.name.startswith("events.out")]
-    assert fitted.notes == ()
+
+    class Killed(Exception):
+        pass
+
+    def killed(share, **options):
+        def kill(done, total):
+            if done >= share * total:
+                raise Killed
+
+        with pytest.raises(Killed):
+            fit(start(), data, recipe, folder=tmp_path / "state", progress=kill, **options)
+
+    data, recipe, board = pictures("abc", 4), Recipe(epochs=5, batch=4), tmp_path / "board"
+    killed(0.5, save_every=0.0)
+    killed(0.9, save_every=1e9, board=board)  # two epochs are done and shown, but not kept
+    assert [step for step, _ in shown(board)["loss"]] == [1, 2, 3, 4]
+    fitted = fit(start(), data, recipe, folder=tmp_path / "state", board=board)
+    assert len(fitted.history) == 5
+    wanted = [(each.number, pytest.approx(each.loss, rel=1e-6)) for each in fitted.history]
+    assert shown(board)["loss"] == wanted
 
 
-def test_without_tensorboard_it_says_so(tmp_path, monkeypatch):
-    from retain.train import history
-
-    monkeypatch.setattr(history, "find_spec", lambda _: None)
-    fitted = fit(start(), pictures("abc", 4), Recipe(epochs=1), board=tmp_path)
-    assert "pip install tensorboard" in fitted.notes[0]
+def test_without_tensorboard_it_says_so_before_it_trains(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    steps = []
+    with pytest.raises(MissingExtra, match="pip install tensorboard"):
+        fit(
+            start(),
+            pictures("abc", 4),
+            Recipe(epochs=1),
+            board=tmp_path,
+            progress=lambda *given: steps.append(given),
+        )
+    assert not steps
 
 
 def test_more_terms_add_up_and_are_told_apart():

@@ -28,6 +28,7 @@ from retain.bench.report_how import broken, environments, methods_run, reading
 from retain.bench.report_proof import proof
 from retain.errors import BadOption
 from retain.markup import Html, el, header, page, section, tile
+from retain.plots import look
 
 __all__ = ["write"]
 
@@ -61,7 +62,7 @@ def _page(results: Sequence[Mapping[str, Any]]) -> str:
     grouped = families(results)
     marks = marks_of(grouped)
     shown = [each for each in grouped if each.entries]
-    look = (files("retain") / "bench" / "report.css").read_text(encoding="utf-8")
+    own = (files("retain") / "bench" / "report.css").read_text(encoding="utf-8")
     return page(
         "retain: benchmark",
         _lead(results, grouped),
@@ -79,7 +80,7 @@ def _page(results: Sequence[Mapping[str, Any]]) -> str:
                 "p", f"Made {datetime.now().astimezone():%Y-%m-%d %H:%M %Z} by retain bench report."
             ),
         ),
-        style=look + highlights(marks),
+        style=look() + own + highlights(marks),
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from retain.bench.report_data import Entry, Family, Measure
-from retain.bench.report_plots import Line, Point, Range, curves, heat, ranges, scatter
+from retain.bench.report_plots import Point, Range, heat, ranges, scatter
 from retain.markup import Child, Html, el
+from retain.plots import Line, curves, figure, named
 
 __all__ = [
     "cost_figure",
@@ -36,7 +37,7 @@ def curves_figure(family: Family, marks: Mapping[str, str]) -> Html:
         for each in family.entries
     ]
     title = "harmonic mean, %" if key == "harmonic" else "accuracy on all classes seen, %"
-    return _figure(
+    return figure(
         "Accuracy as classes arrive" if _counts_classes(family) else "Accuracy step by step",
         curves(lines, x_title=_axis_title(family), y_title=title),
         _legend(family, marks),
@@ -49,7 +50,7 @@ def differences_figure(family: Family, marks: Mapping[str, str]) -> Html | None:
     ours = family.default
     if ours is None or family.headline.key == "harmonic":
         return None
-    lines, named = [], []
+    lines, rows = [], []
     for each in family.entries:
         apart = _apart(each, ours)
         flat = [value for values in apart for value in values]
@@ -57,10 +58,11 @@ def differences_figure(family: Family, marks: Mapping[str, str]) -> Html | None:
         if each is not ours and flat and min(flat) > -10:
             mark = marks[each.label]
             lines.append(Line(each.label, mark, _axis(each), apart, _loud(marks, each)))
-            named.append(_named(each, mark, f"{sum(flat) / len(flat):+.2f}"))
+            mean = f"{sum(flat) / len(flat):+.2f}"
+            rows.append(named(each.label, mark, mean, each.title))
     if not lines:
         return None
-    return _figure(
+    return figure(
         f"The same, as the difference from {ours.label}",
         curves(
             lines,
@@ -70,7 +72,7 @@ def differences_figure(family: Family, marks: Mapping[str, str]) -> Html | None:
         ),
         el(
             "div",
-            el("ul", named, class_="legend"),
+            el("ul", rows, class_="legend"),
             el("p", "Mean difference; of the methods that stay within 10 points.", class_="note"),
         ),
     )
@@ -104,7 +106,7 @@ def ranges_figure(
     if not rows:
         return None
     rows.sort(key=lambda row: (abs(row.mean), row.label))
-    return _figure(title, ranges(rows, title=title), el("p", note, class_="note"))
+    return figure(title, ranges(rows, title=title), el("p", note, class_="note"))
 
 
 def cost_figure(
@@ -121,7 +123,7 @@ def cost_figure(
             )
     if not points:
         return None
-    return _figure(
+    return figure(
         title,
         scatter(points, x_title=axis, y_title=family.headline.title, said=unit.said),
         el(
@@ -161,22 +163,17 @@ def matrices(family: Family) -> Html | None:
 
 def _legend(family: Family, marks: Mapping[str, str]) -> Html:
     items = [
-        _named(each, marks[each.label], family.headline.said(each.mean(family.headline.key)))
+        named(
+            each.label,
+            marks[each.label],
+            family.headline.said(each.mean(family.headline.key)),
+            each.title,
+        )
         for each in family.entries
     ]
     return el(
         "div", el("p", family.headline.title, class_="note"), el("ul", items, class_="legend")
     )
-
-
-def _named(entry: Entry, mark: str, figure: str) -> Html:
-    name = el("span", entry.label, class_="label", title=entry.title)
-    return el("li", el("i"), name, el("span", figure, class_="number"), class_=mark)
-
-
-def _figure(title: str, drawing: Html, more: Html | None = None, *, beside: bool = False) -> Html:
-    look = "figure legended" if beside else "figure"
-    return el("figure", el("figcaption", title), drawing, more, class_=look)
 
 
 def marks_of(grouped: Sequence[Family]) -> dict[str, str]:

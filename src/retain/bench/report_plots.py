@@ -1,7 +1,4 @@
-"""The report's drawings, as inline SVG that takes its colours from the page, light or dark.
-
-Each drawing is made twice, wide and narrow, so that its letters keep their size on a phone.
-"""
+"""The drawings that only the report has, besides the curves of `plots`."""
 
 from __future__ import annotations
 
@@ -11,22 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from retain.markup import Html, el
+from retain.plots import LETTER, Frame, axes, both, framed, path, svg
 
-__all__ = ["Line", "Point", "Range", "curves", "heat", "ranges", "scatter"]
+__all__ = ["Point", "Range", "heat", "ranges", "scatter"]
 
-_LETTER = 6.6  # mean width of a letter at 12 px
 Box = tuple[float, float, float, float]
-
-
-@dataclass(frozen=True)
-class Line:
-    """One method's curve: x and the values of every seed at each x; `mark` is its CSS class."""
-
-    label: str
-    mark: str
-    x: Sequence[float]
-    y: Sequence[Sequence[float]]
-    loud: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,28 +38,6 @@ class Range:
     said: str
 
 
-@dataclass(frozen=True)
-class _Frame:
-    width: float
-    height: float
-    left: float
-    right: float
-    top: float
-    bottom: float
-    x: Callable[[float], float]
-    y: Callable[[float], float]
-
-
-def curves(lines: Sequence[Line], *, x_title: str, y_title: str, zero: bool = False) -> Html:
-    """Mean over seeds as a line, least to greatest as a band.
-
-    `zero` draws a line at nought, and is for a figure as wide as the page.
-    """
-    kept = [line for line in lines if any(line.y)]
-    wide = 960 if zero else 680
-    return _both(lambda width: _curves(kept, width, x_title, y_title, zero=zero), wide, y_title)
-
-
 def scatter(
     points: Sequence[Point], *, x_title: str, y_title: str, said: Callable[[float], str]
 ) -> Html:
@@ -82,7 +46,7 @@ def scatter(
     The upright axis is logarithmic in the errors; the best corner is the upper left.
     """
     kept = [each for each in points if each.x > 0]
-    return _both(lambda width: _scatter(kept, width, x_title, y_title, said), 450, y_title)
+    return both(lambda width: _scatter(kept, width, x_title, y_title, said), 450, y_title)
 
 
 def ranges(rows: Sequence[Range], *, title: str) -> Html:
@@ -167,49 +131,6 @@ def _heat_cell(value: float, i: int, j: int) -> Html:
     )
 
 
-def _both(draw: Callable[[float], Html], wide: float, title: str) -> Html:
-    return el(
-        "div",
-        el("div", draw(wide), class_="wide"),
-        el("div", draw(350), class_="narrow", aria_hidden="true"),
-        class_="drawing",
-        role="img",
-        aria_label=title,
-    )
-
-
-def _curves(lines: Sequence[Line], width: float, x_title: str, y_title: str, *, zero: bool) -> Html:
-    xs = [x for line in lines for x in line.x[: len(line.y)]] or [0.0, 1.0]
-    ys = [y for line in lines for values in line.y for y in values] or [0.0, 1.0]
-    if zero:
-        ys.append(0.0)
-    y_ticks = _ticks(min(ys), max(ys), 6)
-    frame = _frame(width, (min(xs), max(xs)), (y_ticks[0], y_ticks[-1]))
-    parts = [*_axes(frame, _ticks_inside(min(xs), max(xs), 6), y_ticks, x_title, y_title)]
-    if zero:
-        parts.append(_rule(frame.left, frame.y(0), frame.right, frame.y(0), "nought"))
-    parts += [_line(frame, line) for line in sorted(lines, key=lambda each: each.loud)]
-    return _svg(frame, parts)
-
-
-def _line(frame: _Frame, line: Line) -> Html:
-    held = [(x, values) for x, values in zip(line.x, line.y, strict=False) if values]
-    mean = [(frame.x(x), frame.y(sum(v) / len(v))) for x, v in held]
-    upper = [(frame.x(x), frame.y(max(v))) for x, v in held]
-    lower = [(frame.x(x), frame.y(min(v))) for x, v in reversed(held)]
-    banded = any(len(v) > 1 for _, v in held)
-    return el(
-        "g",
-        el("title", line.label),
-        el("path", d=_path(upper + lower) + "Z", class_="band") if banded else None,
-        el("path", d=_path(mean), class_="line"),
-        [el("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="2.6") for x, y in mean]
-        if len(mean) <= 12
-        else None,
-        class_=f"series {line.mark}",
-    )
-
-
 def _scatter(
     points: Sequence[Point], width: float, x_title: str, y_title: str, said: Callable[[float], str]
 ) -> Html:
@@ -218,10 +139,10 @@ def _scatter(
     pad, rise = 0.06 * (max(xs) - min(xs) or 1), 0.08 * (max(ys) - min(ys) or 1)
     low, high = min(ys) - rise, max(ys) + rise
     y_ticks = _percents(low, high)
-    flat = _frame(width, (min(xs) - pad, max(xs) + pad), (low, high))
+    flat = framed(width, (min(xs) - pad, max(xs) + pad), (low, high))
     frame = replace(flat, y=lambda v: flat.y(_stretched(v)))
     decades = _decades(min(xs) - pad, max(xs) + pad)
-    parts = [*_axes(frame, decades, y_ticks, x_title, y_title, lambda v: said(10**v))]
+    parts = [*axes(frame, decades, y_ticks, x_title, y_title, lambda v: said(10**v))]
     parts.append(_front(frame, points))
     dots = [(frame.x(math.log10(each.x)), frame.y(each.y)) for each in points]
     taken: list[Box] = [(x - 6, y - 6, x + 6, y + 6) for x, y in dots]
@@ -239,10 +160,10 @@ def _scatter(
                 class_=f"spot {point.mark}",
             )
         )
-    return _svg(frame, parts)
+    return svg(frame, parts)
 
 
-def _front(frame: _Frame, points: Sequence[Point]) -> Html:
+def _front(frame: Frame, points: Sequence[Point]) -> Html:
     """The steps that no method lies above and to the left of."""
     best = -math.inf
     corners: list[tuple[float, float]] = []
@@ -255,12 +176,12 @@ def _front(frame: _Frame, points: Sequence[Point]) -> Html:
             best = each.y
     if corners:
         corners.append((frame.right, corners[-1][1]))
-    return el("path", d=_path(corners) if corners else "", class_="front")
+    return el("path", d=path(corners) if corners else "", class_="front")
 
 
-def _place(label: str, x: float, y: float, frame: _Frame, taken: list[Box]) -> Html | None:
+def _place(label: str, x: float, y: float, frame: Frame, taken: list[Box]) -> Html | None:
     """A label beside its dot where nothing else stands, or none."""
-    wide = _LETTER * len(label) * 0.95
+    wide = LETTER * len(label) * 0.95
     for dx, dy, anchor in (
         (9, 4, "start"), (-9, 4, "end"), (0, -11, "middle"), (0, 19, "middle"),
         (8, -9, "start"), (-8, -9, "end"), (8, 17, "start"), (-8, 17, "end"),
@@ -278,84 +199,6 @@ def _place(label: str, x: float, y: float, frame: _Frame, taken: list[Box]) -> H
 
 def _meet(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _frame(width: float, xs: tuple[float, float], ys: tuple[float, float]) -> _Frame:
-    height = min(0.86 * width, 340 + max(width - 680, 0) / 8)
-    left, right, top, bottom = 46.0, width - 14, 26.0, height - 44
-    across, up = xs[1] - xs[0] or 1.0, ys[1] - ys[0] or 1.0
-    return _Frame(
-        width,
-        height,
-        left,
-        right,
-        top,
-        bottom,
-        lambda v: left + (v - xs[0]) / across * (right - left),
-        lambda v: bottom - (v - ys[0]) / up * (bottom - top),
-    )
-
-
-def _axes(
-    frame: _Frame,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    x_title: str,
-    y_title: str,
-    said: Callable[[float], str] | None = None,
-) -> list[Html]:
-    say = said or _plain
-    parts = []
-    for y in ys:
-        parts.append(_rule(frame.left, frame.y(y), frame.right, frame.y(y), "grid"))
-        parts.append(_text(frame.left - 8, frame.y(y) + 4, _plain(y), "end"))
-    for x in xs:
-        at = frame.x(x)
-        parts.append(_rule(at, frame.bottom, at, frame.bottom + 4, "grid"))
-        parts.append(_text(at, frame.bottom + 18, say(x), "middle"))
-    parts.append(_text(frame.left - 38, 13, y_title, "start", "title"))
-    parts.append(_text(frame.right, frame.height - 6, x_title, "end", "title"))
-    return parts
-
-
-def _svg(frame: _Frame, parts: Sequence[Html]) -> Html:
-    return el("svg", *parts, viewBox=f"0 0 {frame.width:.0f} {frame.height:.0f}")
-
-
-def _rule(x1: float, y1: float, x2: float, y2: float, name: str) -> Html:
-    return el("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=name)
-
-
-def _text(x: float, y: float, words: str, anchor: str, name: str | None = None) -> Html:
-    return el("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=name)
-
-
-def _path(points: Sequence[tuple[float, float]]) -> str:
-    return "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(points))
-
-
-def _ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers that enclose low and high.
-
-    >>> _ticks(0.13, 0.88, 5)
-    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    """
-    step = _step(high - low, count)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
-
-
-def _ticks_inside(low: float, high: float, count: int) -> list[float]:
-    step = _step(high - low, count)
-    step = max(step, 1.0) if high - low >= 1 else step
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
-def _step(span: float, count: int) -> float:
-    rough = (span or 1.0) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(power * each for each in (1, 2, 5, 10) if power * each >= rough * 0.999)
 
 
 def _stretched(percent: float) -> float:
@@ -385,7 +228,3 @@ def _decades(low: float, high: float) -> list[float]:
             for extra in (0.0, math.log10(3))]  # fmt: skip
     inside = [each for each in both if low <= each <= high]
     return inside or [(low + high) / 2]
-
-
-def _plain(value: float) -> str:
-    return f"{value:.10g}"

@@ -11,10 +11,10 @@ from retain.errors import RetainError
 from retain.faces.html import Html, bars, el, picture, table, tile
 from retain.faces.page import footer, header, page, section
 from retain.faces.text import counted, percent
-from retain.values import Change, ImageDetail, Prediction
+from retain.values import Change, ImageDetail, Prediction, Update
 from retain.vision import encode_array, overlay
 
-__all__ = ["diff_page", "explanation_page"]
+__all__ = ["changes", "diff_page", "explanation_page"]
 
 _SHOWN = 60
 
@@ -28,11 +28,6 @@ def diff_page(classifier: Classifier, found: Diff, *, name: str) -> str:
     for verb, classes in (("New", found.new_classes), ("Gone", found.gone_classes)):
         if classes:
             sentence += f" {verb}: {', '.join(classes)}."
-    groups: tuple[tuple[str, tuple[Change, ...], str], ...] = (
-        ("Got worse", found.worse, "Right before, wrong now."),
-        ("Got better", found.better, "Wrong before, right now."),
-        ("Otherwise wrong", found.changed, "From one wrong answer to another."),
-    )
     return page(
         f"{name}: version {found.a} to {found.b}",
         header("retain diff", f"What changed in {name}", sentence),
@@ -43,12 +38,22 @@ def diff_page(classifier: Classifier, found: Diff, *, name: str) -> str:
             tile(f"{len(found.changed):,}", "otherwise wrong"),
             class_="tiles",
         ),
-        *(
-            section(title, what if changes else "There are none.", _gallery(classifier, changes))
-            for title, changes, what in groups
-        ),
+        changes(classifier, found),
         footer(),
     )
+
+
+def changes(classifier: Classifier, found: Diff | Update) -> list[Html]:
+    """The remembered pictures that are answered otherwise: those that got worse first."""
+    groups: tuple[tuple[str, tuple[Change, ...], str], ...] = (
+        ("Got worse", found.worse, "Right before, wrong now."),
+        ("Got better", found.better, "Wrong before, right now."),
+        ("Otherwise wrong", found.changed, "From one wrong answer to another."),
+    )
+    return [
+        section(title, what if listed else "There are none.", _gallery(classifier, listed))
+        for title, listed, what in groups
+    ]
 
 
 def explanation_page(classifier: Classifier, found: Explanation, *, name: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from retain.markup import clean
+from retain.trainings import Training
 
-__all__ = ["clean", "counted", "percent"]
+__all__ = ["clean", "counted", "percent", "training_said"]
 
 
 def percent(share: float | None) -> str:
@@ -23,3 +24,21 @@ def counted(count: int, one: str, several: str = "") -> str:
     ('1 picture', '1,200 pictures', '2 classes')
     """
     return f"{count:,} {one if count == 1 else several or one + 's'}"
+
+
+def training_said(training: Training) -> str:
+    """What was trained on what, in a sentence."""
+    what = counted(training.pictures, "picture")
+    if training.method is not None:
+        what = f"lesson {training.lesson} by {training.method}: {what} that were new"
+        if training.exemplars:
+            what += f" and {counted(training.exemplars, 'exemplar')}"
+    else:
+        what = f"trained on {what}"
+    held = f"{training.held_out:,} held out to judge"
+    if not training.phases:
+        return f"{what}, {held}; what was measured epoch by epoch is not kept"
+    many = counted(len(training.epochs), "epoch")
+    if len(training.phases) > 1:
+        many += f" in {counted(len(training.phases), 'phase')}"
+    return f"{what}, {held}; {many} in {training.seconds:,.1f} s"

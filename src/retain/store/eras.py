@@ -7,6 +7,7 @@ goes when somebody writes next.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -25,7 +26,9 @@ from retain.store.manifest import Manifest, sync_folder, write_whole
 __all__ = [
     "FOLDER",
     "Files",
+    "beside",
     "every",
+    "file_of",
     "founding",
     "install",
     "layer_of",
@@ -42,6 +45,8 @@ Files = Mapping[str, bytes | Path]
 
 _FINGERPRINT = re.compile(r"sha256-[0-9a-f]{64}|vectors-[0-9]+")
 _SCAFFOLD = ".tmp"
+# Of a SHA-256, in the name of a file.
+_DIGITS = 16
 
 
 def founding(manifest: Manifest) -> Era:
@@ -90,6 +95,36 @@ def layer_of(folder: Path, era: Era) -> start.Layer | None:
     if era.start is None:
         return None
     return start.read(folder, era.start, start.file_name(era.start, era.number))
+
+
+def file_of(what: str, data: bytes, kind: str) -> str:
+    """What a file beside an extractor is called that its fingerprint does not cover.
+
+    The name tells what is in it, so that several events may have the same extractor.
+
+    >>> file_of("history", b"", "json")
+    'history-e3b0c44298fc1c14.json'
+    """
+    return f"{what}-{hashlib.sha256(data).hexdigest()[:_DIGITS]}.{kind}"
+
+
+def beside(folder: Path, name: str) -> bytes:
+    """The content of a file that `file_of` named.
+
+    Raises:
+        Damaged: if it is missing, or not what was written.
+    """
+    file = folder / Path(name).name
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        raise Damaged(
+            f"{file} cannot be read ({error.strerror}); put a copy of it back if you have one"
+        ) from error
+    what, _, rest = file.name.rpartition("-")
+    if file_of(what, data, rest.partition(".")[2]) != file.name:
+        raise Damaged(f"{file} is not what was written; put a copy of it back if you have one")
+    return data
 
 
 def install(path: Path, fingerprint: str, files: Files) -> None:

@@ -19,12 +19,12 @@ from retain.train.exporting import Exported, export, export_module, to_onnx
 from retain.train.growing import Growing, growing
 from retain.train.huggingface import build_folder, read_folder
 from retain.train.keeping import FILE, folded, kept_again
-from retain.train.lessons import Memory, Method, Taught, teach
+from retain.train.lessons import Method, Taught, teach
 from retain.train.loop import Fitted, fit
 from retain.train.plan import PRESETS, Plan, Rule
 from retain.train.processes import at_work
 from retain.train.recipe import Averaging, Recipe, transfer
-from retain.train.rehearsal import Budget
+from retain.train.rehearsal import Budget, Memory
 from retain.train.retained import (
     load_exported,
     rebuilt,

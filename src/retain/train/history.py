@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from retain.train.inference import Judged
 from retain.train.needs import need
 
-__all__ = ["Board", "Epoch", "epochs_from_json", "epochs_to_json"]
+__all__ = ["Board", "Epoch", "epochs_from_json", "epochs_to_json", "tensorboard"]
+
+_WHAT: Final = "writing TensorBoard files"
 
 
 @final
@@ -53,28 +53,30 @@ def epochs_from_json(values: list[dict[str, Any]]) -> list[Epoch]:
     return result
 
 
+def tensorboard() -> Any:
+    """What writes TensorBoard files.
+
+    Raises:
+        MissingExtra: if TensorBoard or PyTorch is not installed.
+    """
+    need("tensorboard", _WHAT)
+    return need("torch.utils.tensorboard", _WHAT)
+
+
 @final
 class Board:
-    """TensorBoard files of a run, where TensorBoard is installed.
+    """TensorBoard files of a run.
 
-    Attributes:
-        note: why there are none, or ``""``.
+    Args:
+        folder: made if it is not there. What another sitting wrote there of this run, or what
+            another run did, is shown no more: the run is written from its beginning.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], first: int) -> None:
-        self._writer: Any = None
-        self.note = ""
-        if find_spec("tensorboard") is None:
-            self.note = "no TensorBoard files were written; to have them: pip install tensorboard"
-            return
-        summary = need("torch.utils.tensorboard", "writing TensorBoard files")
-        # What a killed run had written after its last checkpoint is not shown twice.
-        self._writer = summary.SummaryWriter(os.fspath(Path(folder)), purge_step=first)
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._writer = tensorboard().SummaryWriter(os.fspath(folder), purge_step=1)
 
     def write(self, epoch: Epoch) -> None:
         """Adds an epoch."""
-        if self._writer is None:
-            return
         values = {"loss": epoch.loss, "accuracy": epoch.accuracy, "rate": epoch.rate}
         values |= {f"terms/{name}": value for name, value in epoch.terms.items()}
         if epoch.validation is not None:
@@ -86,5 +88,4 @@ class Board:
 
     def close(self) -> None:
         """Ends the file."""
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()

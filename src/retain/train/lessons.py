@@ -31,27 +31,13 @@ from retain.train.loop import SAVE_EVERY, fit
 from retain.train.plan import Plan, Rule
 from retain.train.processes import at_work
 from retain.train.recipe import Recipe
-from retain.train.rehearsal import Budget, Choice, kept
+from retain.train.rehearsal import Memory, kept
 from retain.train.terms import Term
 from retain.values import Progress
 
-__all__ = ["Keeps", "Lesson", "Memory", "Method", "Phase", "Taught", "narrowed", "teach"]
+__all__ = ["Keeps", "Lesson", "Method", "Phase", "Taught", "narrowed", "teach"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What may be kept for methods that want exemplars.
-
-    Attributes:
-        budget: how many.
-        choice: which.
-    """
-
-    budget: Budget = field(default_factory=lambda: Budget(total=2000))
-    choice: Choice = "herding"
 
 
 @final
@@ -280,6 +266,7 @@ def teach(
     folder: str | os.PathLike[str] | None = None,
     save_every: float = SAVE_EVERY,
     before_saving: Callable[[], None] | None = None,
+    board: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Taught:
     """One lesson: what a method makes of a network and of the pictures that arrive.
@@ -301,12 +288,14 @@ def teach(
             to be removed when its result is safe.
         save_every: seconds between two states that are kept.
         before_saving: called before each; what it raises ends the lesson, and nothing is kept.
+        board: a folder for TensorBoard files; each phase has its own in it, of its name.
         progress: of each phase.
 
     Raises:
         BadOption: if there are no pictures, two phases of the method have one name, or `folder`
             belongs to another lesson.
         Refused: if the loss is not a finite number.
+        MissingExtra: if TensorBoard is needed and not installed.
     """
     if not len(fresh):
         raise BadOption("the lesson has no pictures; give some")
@@ -347,13 +336,13 @@ def teach(
                 folder=None if folder is None else Path(folder) / phase.name,
                 save_every=save_every,
                 before_saving=before_saving,
+                board=None if board is None else Path(board) / phase.name,
                 progress=progress,
             )
             model, histories[phase.name] = fitted.model, fitted.history
             # What began anew, or was shrunk, does not do so again in what goes on from it.
             if asked is not None:
                 plan = asked.begun(model, head_alone=phase.plan.body == "frozen")
-            notes += fitted.notes
             try:
                 phase = phases.send(model)
             except StopIteration as end:

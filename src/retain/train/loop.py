@@ -59,14 +59,12 @@ class Fitted:
         history: the epochs; fewer than asked for where it stopped early.
         best: the epoch, from 1 on, whose weights these are; None where they are the last or an
             average.
-        notes: what a person should know, in sentences.
     """
 
     model: Growing
     rows: tuple[Row, ...]
     history: tuple[Epoch, ...]
     best: int | None
-    notes: tuple[str, ...]
 
 
 def fit(
@@ -108,7 +106,7 @@ def fit(
         BadOption: if there is nothing to learn from, the loss has no gradient, something does not
             fit the network, or `folder` belongs to another run.
         Refused: if the loss is not a finite number.
-        MissingExtra: if PyTorch, accelerate or peft is needed and not installed.
+        MissingExtra: if PyTorch, accelerate, peft or TensorBoard is needed and not installed.
     """
     if not len(data):
         raise BadOption("there are no pictures to learn from; give some")
@@ -167,7 +165,10 @@ class _Run:
     def go(self, board: str | os.PathLike[str] | None, progress: Progress | None) -> Fitted:
         """Takes the steps that are left."""
         main = self.helper.is_main_process
-        shown = Board(board, len(self.history) + 1) if board is not None and main else None
+        shown = Board(board) if board is not None and main else None
+        if shown is not None:
+            for each in self.history:
+                shown.write(each)
         with ThreadPoolExecutor(1) as reader:
             while not self.over:
                 self._epoch(reader, progress if main else None)
@@ -175,10 +176,9 @@ class _Run:
                     shown.write(self.history[-1])
         if shown is not None:
             shown.close()
-        notes = (shown.note,) if shown is not None and shown.note else ()
         finished = self.laid.finish()
         finished.module.to("cpu", memory_format=torch.contiguous_format)
-        return Fitted(finished, self.laid.rows, tuple(self.history), self.best_epoch, notes)
+        return Fitted(finished, self.laid.rows, tuple(self.history), self.best_epoch)
 
     def _epoch(self, reader: ThreadPoolExecutor, progress: Progress | None) -> None:
         recipe, epoch = self.recipe, self.step // self.steps

@@ -6,16 +6,14 @@ import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
 from retain.errors import BadOption
+from retain.train.growing import Growing
 from retain.train.needs import Later
 from retain.train.recipe import Precision, Recipe
-
-if TYPE_CHECKING:
-    from retain.train.growing import Growing
 
 __all__ = ["accelerator", "agree", "at_work", "drawn_from", "own_randomness", "summed"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, final, get_args
 
 import numpy as np
@@ -16,7 +16,7 @@ from retain.train.growing import Growing, Output
 from retain.train.inference import outputs
 from retain.train.needs import Later
 
-__all__ = ["Budget", "Choice", "choose", "kept", "owned"]
+__all__ = ["Budget", "Choice", "Memory", "choose", "kept", "owned"]
 
 torch: Final = Later("torch", "choosing exemplars")
 
@@ -78,6 +78,20 @@ class Budget:
             result[name] = min(available[name], left // (len(available) - place))
             left -= result[name]
         return result
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What may be kept for methods that want exemplars.
+
+    Attributes:
+        budget: how many.
+        choice: which.
+    """
+
+    budget: Budget = field(default_factory=lambda: Budget(total=2000))
+    choice: Choice = "herding"
 
 
 def choose(

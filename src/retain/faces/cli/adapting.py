@@ -5,14 +5,18 @@ from __future__ import annotations
 import enum
 import sys
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retain.faces.cli.common import DryRun, Force, Json, Name, answered, named_values, opened
+from retain.faces.cli.epochs import paged
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, emit_json, line, note, table
+from retain.faces.cli.pages import RunFile, refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.cli.telling import headline, told_changes, told_verdict
 from retain.faces.text import clean, counted
@@ -127,6 +131,11 @@ def adapt(
     plan: Annotated[
         bool, typer.Option("--plan", help="Only show the layers: what learns, at which rate.")
     ] = False,
+    html: RunFile = None,
+    board: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write TensorBoard files there while it trains."),
+    ] = None,
     force: Force = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -145,28 +154,36 @@ def adapt(
     by, memory = _method(method, option, new_only), _memory(exemplars, per_class, choice.value)
     if by is None and (option or memory is not None):
         raise Mistake("--option, --exemplars and --per-class are for a method; give --method too")
+    if plan and (html or board):
+        raise Mistake("--plan trains nothing that --html or --board could show; leave one out")
+    refuse_page(html)
     with opened(name) as shop:
         if plan:
             _layers(shop.layers(chosen, size=size, method=by), recipe, as_json=as_json)
             return
         with progress("training", quiet=as_json) as tick:
-            update = shop.adapt(
+            train_it = partial(
+                shop.adapt,
                 chosen,
                 recipe=recipe,
                 size=size,
                 held_out=held_out,
                 method=by,
                 memory=memory,
+                board=board,
                 force=force,
                 dry_run=dry_run,
                 progress=finishing(tick),
             )
+            update = paged(html, shop, train_it)
     if not answered(update, as_json=as_json):
         headline(update, dry_run=dry_run)
         told_verdict(update.verdict, always=True)
         told_changes(update)
         if update.event is not None:
             line(f"to have the extractor before again: retain undo {clean(name)} {update.event}")
+        if html is not None:
+            line(f"page: {clean(html)}")
 
 
 def advise(

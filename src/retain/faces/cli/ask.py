@@ -11,9 +11,10 @@ from typing import Annotated
 import typer
 
 from retain.faces.cli.common import Json, Name, Version, answered, opened, told_skipped
+from retain.faces.cli.epochs import told_training, write_run
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, bar, emit_csv, emit_json, line, note, table
-from retain.faces.cli.pages import PageFile, refuse_page
+from retain.faces.cli.pages import PageFile, RunFile, refuse_page
 from retain.faces.cli.progress import progress
 from retain.faces.text import clean, counted, percent
 from retain.values import (
@@ -122,11 +123,20 @@ def show(
             "the classifier itself.",
         ),
     ] = None,
+    html: RunFile = None,
     as_json: Json = False,
 ) -> None:
     """Show the classifier, one event, or one remembered picture."""
+    refuse_page(html)
     with opened(name) as classifier:
         found = classifier.status() if what is None else classifier.show(what)
+        if html is not None:
+            if not isinstance(found, EventDetail) or found.training is None:
+                raise Mistake(
+                    f"--html shows a training; give the number of an adapt event, which "
+                    f"retain log {clean(name)} lists"
+                )
+            write_run(html, classifier, found.training, f"retain show {found.event.event}")
     if answered(found, as_json=as_json):
         return
     if isinstance(found, Status):
@@ -135,6 +145,8 @@ def show(
         _told_event(found)
     else:
         _told_image(found)
+    if html is not None:
+        line(f"page: {clean(html)}")
 
 
 def verify(
@@ -300,8 +312,11 @@ def _told_status(status: Status) -> None:
 
 def _told_event(detail: EventDetail) -> None:
     _told_events([detail.event])
-    if not detail.samples:
+    if detail.training is not None:
+        told_training(detail.training)
+    elif not detail.samples:
         line("it speaks of no picture that is still remembered")
+    if not detail.samples:
         return
     table(
         [

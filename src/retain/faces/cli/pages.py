@@ -10,10 +10,14 @@ import typer
 from retain.faces.cli.failures import Mistake
 from retain.faces.text import clean
 
-__all__ = ["PageFile", "refuse_page"]
+__all__ = ["PageFile", "RunFile", "refuse_page"]
 
 PageFile = Annotated[
     Path | None, typer.Option("--html", help="Also write a page with the pictures, to look at.")
+]
+
+RunFile = Annotated[
+    Path | None, typer.Option("--html", help="Also write a page with the curves of the training.")
 ]
 
 _SUFFIXES: Final = (".html", ".htm")
