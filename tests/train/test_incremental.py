@@ -317,6 +317,22 @@ def test_what_cannot_be_is_said_before_anything_is_trained(shop):
         lesson(shop, "lwf")
 
 
+def test_the_recipe_of_adapt_is_no_method_of_it_and_says_so(shop, monkeypatch):
+    monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
+    for number in range(2):
+        with pytest.raises(retain.BadOption, match="that is what adapt without a method does"):
+            lesson(shop, "joint-exact")
+        if not number:
+            monkeypatch.undo()
+            lesson(shop, methods.make("joint-exact", begin="last"))
+            shop.learn(NEW, NAMED)
+    lesson(shop, methods.make("joint-exact", begin="last"))
+    assert (detail(shop)["pictures"], detail(shop)["exemplars"]) == (10, 18)
+    (file,) = shop._session.store.extractor_dir.glob("lessons-*.safetensors")
+    tensors, _ = train.keeping.unpacked(file.read_bytes(), file.name)
+    assert not [name for name in tensors if name.startswith("carried.")]
+
+
 def test_what_cannot_change_the_extractor_is_said_before_anything_is_trained(shop, monkeypatch):
     """All of the training was done, to come to the extractor that was in force."""
     monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
