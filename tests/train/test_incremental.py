@@ -12,13 +12,13 @@ from retain import train, training  # noqa: E402
 from retain.bench import methods as bench_methods  # noqa: E402
 from retain.faces.cli.app import app  # noqa: E402
 from retain.train import Budget, Memory, methods, transfer  # noqa: E402
+from tests.train.kills import assert_resumes, killed  # noqa: E402
 from tests.train.test_adapt import (  # noqa: E402
     ASKED,
     LABELS,
     LATE,
     LESSON,
     SIDE,
-    killed,
     photo,
     said,
     taught,
@@ -378,34 +378,45 @@ def found(shop, **options):
 
 
 SCRIPT = """
-import sys, torch, retain
-from tests.train.test_incremental import FEW, LATE, SIDE, transfer
-torch.set_num_threads(int(sys.argv[2]))
+from tests.train.test_incremental import FEW, LATE, PHASES, SIDE
 with retain.open(sys.argv[1]) as shop:
     print("begun", flush=True)
-    recipe = transfer(epochs=2, batch=4, rate=0.002)
-    shop.adapt(LATE, method="eeil", memory=FEW, recipe=recipe, size=SIDE, force=True)
+    shop.adapt(LATE, method="eeil", memory=FEW, recipe=PHASES, size=SIDE, force=True)
 """
 
+PHASES = transfer(epochs=4, batch=4, rate=0.002)
 
-def test_killed_in_any_phase_it_comes_to_the_same_network(tmp_path):
-    recipe = transfer(epochs=2, batch=4, rate=0.002)
+
+def test_killed_in_any_phase_it_goes_on_and_comes_to_the_same_network(tmp_path, steps):
     for name in ("calm", "killed"):
         with taught(tmp_path / name) as made:
-            lesson(made, "eeil", recipe=recipe)
+            lesson(made, "eeil", recipe=PHASES)
             made.learn(NEW, NAMED)
-            if name == "calm":
-                lesson(made, "eeil", recipe=recipe)
-                wanted, answers, which = weights(made), said(made), made._session.store.seen(4)
             before = said(made)
-    for wait in np.random.default_rng(3).uniform(0.5, 6.0, 3):
-        killed(SCRIPT, tmp_path / "killed", wait)
+            if name == "calm":
+                steps.clear()
+                lesson(made, "eeil", recipe=PHASES)
+                wanted, answers, which = weights(made), said(made), made._session.store.seen(4)
+                whole = list(steps)
+    steps.clear()
+    assert len({phase for phase, _ in whole}) == 2
+    # In the first phase, as soon as the second has begun, and in it.
+    second = next(place for place, step in enumerate(whole) if step[0] != whole[0][0])
+    moments = [
+        lambda found: len(found) >= 3,
+        lambda found: whole[second] in found,
+        lambda found: len(found) >= 2,
+    ]
+    waits, children = np.random.default_rng(3).uniform(0.0, 0.05, 3), []
+    for enough, wait in zip(moments, waits, strict=True):
+        children.append(killed(SCRIPT, tmp_path / "killed", enough, wait))
         with retain.open(tmp_path / "killed") as shop:
             assert shop.verify().ok
             assert said(shop) in (before, answers)
     with retain.open(tmp_path / "killed") as shop:
         if shop._session.store.era.number == 2:
-            lesson(shop, "eeil", recipe=recipe)
+            lesson(shop, "eeil", recipe=PHASES)
         assert weights(shop) == wanted
         assert said(shop) == answers
         assert shop._session.store.seen(4) == which
+    assert_resumes(whole, children, steps)
