@@ -51,7 +51,7 @@ from retain.vision import (
     usable_cores,
 )
 
-COMMAND = [sys.executable, "-c", "from retain.faces.cli import main; main()"]
+COMMAND = ["-c", "from retain.faces.cli import main; main()"]
 TAUGHT = 200
 CLIENTS = 32
 TURN = 1.5  # seconds
@@ -61,13 +61,15 @@ BATCHES = (1, 4, 8, 16, 32)
 
 
 @contextmanager
-def served(path: Path, *options: str) -> Iterator[tuple[int, str, subprocess.Popen[str]]]:
+def served(
+    path: Path, *options: str, python: str = sys.executable
+) -> Iterator[tuple[int, str, subprocess.Popen[str]]]:
     """A server as `retain serve` starts it: its port, its owner's token, its process."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     process = subprocess.Popen(
-        [*COMMAND, "serve", str(path), "--port", str(port), "--rate", "0", *options],
+        [python, *COMMAND, "serve", str(path), "--port", str(port), "--rate", "0", *options],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -179,6 +179,12 @@ def _sensible(lesson: Next, era: Era) -> Next:
             "first-session trains in the first lesson only, and this network has had its own; what "
             "was learned since is in the sums already"
         )
+    if isinstance(lesson.method, methods.JointExact) and lesson.method.begin == "given":
+        raise BadOption(
+            "joint-exact trains the network that the classifier was made with on all that is "
+            "remembered and solves the head exactly, and that is what adapt without a method does; "
+            "leave the method out, or go on from the network in force with its option begin=last"
+        )
     return lesson
 
 

@@ -82,3 +82,18 @@ def _one_thread():
     yield
     if torch:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The steps that this process takes, by the name of their phase and their number in it."""
+    from retain.train import loop
+
+    found, take = [], loop._Run._take
+
+    def told(run, *given):
+        found.append((run.checkpoint._path.parent.name, run.step))
+        return take(run, *given)
+
+    monkeypatch.setattr(loop._Run, "_take", told)
+    return found

@@ -1,11 +1,5 @@
 """`adapt`: from remembered pictures to another extractor and back, on real networks made small."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import numpy as np
 import onnxruntime
 import pytest
@@ -16,6 +10,7 @@ pytest.importorskip("timm")
 import retain  # noqa: E402
 from retain import train, training  # noqa: E402
 from retain.train import Plan, Rule, transfer  # noqa: E402
+from tests.train.kills import assert_resumes, killed  # noqa: E402
 from tests.verbs.adopted import NAMES, adopt, pictures  # noqa: E402
 
 SIDE = 64
@@ -251,42 +246,35 @@ def test_there_must_be_something_to_train_with(tmp_path):
 
 
 SCRIPT = """
-import sys, torch, retain
-from tests.train.test_adapt import LATE, SIDE, transfer
-torch.set_num_threads(int(sys.argv[2]))
+from tests.train.test_adapt import LATE, LONG, SIDE
 with retain.open(sys.argv[1]) as shop:
     print("begun", flush=True)
-    shop.adapt(LATE, recipe=transfer(epochs=3, batch=4, rate=0.002), size=SIDE, force=True)
+    shop.adapt(LATE, recipe=LONG, size=SIDE, force=True)
 """
 
-
-def killed(script, path, wait):
-    """Run a script on a classifier, and kill it so many seconds after it says that it has begun."""
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, str(path), str(torch.get_num_threads())],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout.readline() == "begun\n"
-    time.sleep(wait)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
+LONG = transfer(epochs=6, batch=4, rate=0.002)
 
 
-def test_killed_at_any_moment_it_comes_to_the_same_extractor(tmp_path):
+def test_killed_at_any_moment_it_goes_on_and_comes_to_the_same_extractor(tmp_path, steps):
     with taught(tmp_path / "calm") as calm:
-        calm.adapt(LATE, recipe=transfer(epochs=3, batch=4, rate=0.002), size=SIDE, force=True)
+        calm.adapt(LATE, recipe=LONG, size=SIDE, force=True)
         wanted, answers = calm._session.store.era.extractor, said(calm)
+    whole, steps[:] = list(steps), []
     with taught(tmp_path / "killed") as shop:
         before = said(shop)
-    for wait in RNG.uniform(0.2, 6.0, 4):
-        killed(SCRIPT, tmp_path / "killed", wait)
+    # Before it trains, twice after some steps of its own, and about when the network is trained.
+    least = [0, *RNG.integers(2, 8, 2)]
+    moments = [lambda found, many=many: len(found) >= many for many in least]
+    moments.append(lambda found: whole[-1] in found)
+    waits, children = RNG.uniform([0.0, 0.0, 0.0, 0.3], [1.0, 0.1, 0.1, 2.0]), []
+    for enough, wait in zip(moments, waits, strict=True):
+        children.append(killed(SCRIPT, tmp_path / "killed", enough, wait))
         with retain.open(tmp_path / "killed") as shop:
             assert shop.verify().ok
             assert said(shop) in (before, answers)
     with retain.open(tmp_path / "killed") as shop:
         if shop._session.store.era.number == 0:
-            shop.adapt(LATE, recipe=transfer(epochs=3, batch=4, rate=0.002), size=SIDE, force=True)
+            shop.adapt(LATE, recipe=LONG, size=SIDE, force=True)
         assert shop._session.store.era.extractor == wanted
         assert said(shop) == answers
+    assert_resumes(whole, children, steps)

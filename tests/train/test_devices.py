@@ -82,7 +82,7 @@ def looks(monkeypatch):
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     device = torch.device("cuda")
     monkeypatch.setattr(lessons, "accelerator", lambda *_: SimpleNamespace(device=device))
-    parts = ("bic", "der", "first_session", "icarl", "il2m", "lucir")
+    parts = ("bic", "der", "exact", "icarl", "il2m", "lucir")
     for module in (lessons, rehearsal, *(getattr(known, name) for name in parts)):
         monkeypatch.setattr(module, "outputs", look)
     return found

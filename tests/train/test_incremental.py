@@ -13,13 +13,13 @@ from retain.bench import methods as bench_methods  # noqa: E402
 from retain.faces.cli.app import app  # noqa: E402
 from retain.remembered import prepared  # noqa: E402
 from retain.train import Budget, Memory, methods, transfer  # noqa: E402
+from tests.train.kills import assert_resumes, killed  # noqa: E402
 from tests.train.test_adapt import (  # noqa: E402
     ASKED,
     LABELS,
     LATE,
     LESSON,
     SIDE,
-    killed,
     photo,
     said,
     taught,
@@ -318,6 +318,22 @@ def test_what_cannot_be_is_said_before_anything_is_trained(shop):
         lesson(shop, "lwf")
 
 
+def test_the_recipe_of_adapt_is_no_method_of_it_and_says_so(shop, monkeypatch):
+    monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
+    for number in range(2):
+        with pytest.raises(retain.BadOption, match="that is what adapt without a method does"):
+            lesson(shop, "joint-exact")
+        if not number:
+            monkeypatch.undo()
+            lesson(shop, methods.make("joint-exact", begin="last"))
+            shop.learn(NEW, NAMED)
+    lesson(shop, methods.make("joint-exact", begin="last"))
+    assert (detail(shop)["pictures"], detail(shop)["exemplars"]) == (10, 18)
+    (file,) = shop._session.store.extractor_dir.glob("lessons-*.safetensors")
+    tensors, _ = train.keeping.unpacked(file.read_bytes(), file.name)
+    assert not [name for name in tensors if name.startswith("carried.")]
+
+
 def test_what_cannot_change_the_extractor_is_said_before_anything_is_trained(shop, monkeypatch):
     """All of the training was done, to come to the extractor that was in force."""
     monkeypatch.setattr(train.loop._Run, "go", lambda *_: pytest.fail("it was trained"))
@@ -363,34 +379,45 @@ def found(shop, **options):
 
 
 SCRIPT = """
-import sys, torch, retain
-from tests.train.test_incremental import FEW, LATE, SIDE, transfer
-torch.set_num_threads(int(sys.argv[2]))
+from tests.train.test_incremental import FEW, LATE, PHASES, SIDE
 with retain.open(sys.argv[1]) as shop:
     print("begun", flush=True)
-    recipe = transfer(epochs=2, batch=4, rate=0.002)
-    shop.adapt(LATE, method="eeil", memory=FEW, recipe=recipe, size=SIDE, force=True)
+    shop.adapt(LATE, method="eeil", memory=FEW, recipe=PHASES, size=SIDE, force=True)
 """
 
+PHASES = transfer(epochs=4, batch=4, rate=0.002)
 
-def test_killed_in_any_phase_it_comes_to_the_same_network(tmp_path):
-    recipe = transfer(epochs=2, batch=4, rate=0.002)
+
+def test_killed_in_any_phase_it_goes_on_and_comes_to_the_same_network(tmp_path, steps):
     for name in ("calm", "killed"):
         with taught(tmp_path / name) as made:
-            lesson(made, "eeil", recipe=recipe)
+            lesson(made, "eeil", recipe=PHASES)
             made.learn(NEW, NAMED)
-            if name == "calm":
-                lesson(made, "eeil", recipe=recipe)
-                wanted, answers, which = weights(made), said(made), made._session.store.seen(4)
             before = said(made)
-    for wait in np.random.default_rng(3).uniform(0.5, 6.0, 3):
-        killed(SCRIPT, tmp_path / "killed", wait)
+            if name == "calm":
+                steps.clear()
+                lesson(made, "eeil", recipe=PHASES)
+                wanted, answers, which = weights(made), said(made), made._session.store.seen(4)
+                whole = list(steps)
+    steps.clear()
+    assert len({phase for phase, _ in whole}) == 2
+    # In the first phase, as soon as the second has begun, and in it.
+    second = next(place for place, step in enumerate(whole) if step[0] != whole[0][0])
+    moments = [
+        lambda found: len(found) >= 3,
+        lambda found: whole[second] in found,
+        lambda found: len(found) >= 2,
+    ]
+    waits, children = np.random.default_rng(3).uniform(0.0, 0.05, 3), []
+    for enough, wait in zip(moments, waits, strict=True):
+        children.append(killed(SCRIPT, tmp_path / "killed", enough, wait))
         with retain.open(tmp_path / "killed") as shop:
             assert shop.verify().ok
             assert said(shop) in (before, answers)
     with retain.open(tmp_path / "killed") as shop:
         if shop._session.store.era.number == 2:
-            lesson(shop, "eeil", recipe=recipe)
+            lesson(shop, "eeil", recipe=PHASES)
         assert weights(shop) == wanted
         assert said(shop) == answers
         assert shop._session.store.seen(4) == which
+    assert_resumes(whole, children, steps)

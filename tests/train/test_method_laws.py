@@ -11,7 +11,7 @@ pytest.importorskip("accelerate")
 from retain.errors import BadOption  # noqa: E402
 from retain.train.inference import evaluate  # noqa: E402
 from retain.train.lessons import Memory, Taught, teach  # noqa: E402
-from retain.train.methods import REGISTRY, first_session, make, options_of  # noqa: E402
+from retain.train.methods import REGISTRY, exact, make, options_of  # noqa: E402
 from retain.train.plan import Plan  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 
@@ -186,6 +186,8 @@ ALTERNATIVES = {
     ("finetuning", "over"): "all",
     ("joint", "shrink"): 0.5,
     ("first-session", "plan"): "head",
+    ("joint-exact", "begin"): "last",
+    ("joint-exact", "batchnorm"): "frozen",
     **{(name, "exemplars"): True for name in REHEARSING},
 }
 
@@ -209,7 +211,9 @@ def test_options_are_checked_by_name():
         make("icarrl")
 
 
-@pytest.mark.parametrize("name", ["si", "rwalk", "lwm", "eeil", "bic", "der++", "dmc"])
+@pytest.mark.parametrize(
+    "name", ["si", "rwalk", "lwm", "eeil", "bic", "der++", "dmc", "joint-exact"]
+)
 def test_a_lesson_that_was_killed_goes_on(name, tmp_path):
     class Killed(Exception):
         pass
@@ -273,12 +277,13 @@ def test_what_rests_of_the_head_is_told():
         assert ("stay as they are" in type(quick(name)).__doc__) == rests
 
 
-def test_the_head_of_first_session_is_solved_once(monkeypatch):
-    solved, tune = [], first_session.tune
-    monkeypatch.setattr(first_session, "tune", lambda *a: solved.append(1) or tune(*a))
-    state = taught(make("first-session"), ("abc", "de"))
+@pytest.mark.parametrize("name", ["first-session", "joint-exact"])
+def test_an_exact_head_is_solved_once(monkeypatch, name):
+    solved, tune = [], exact.tune
+    monkeypatch.setattr(exact, "tune", lambda *a: solved.append(1) or tune(*a))
+    state = taught(make(name), ("abc", "de"))
     asked = pictures("abcde", 2).pictures
-    first, again = (make("first-session").scores(state, asked, RECIPE.views) for _ in "ab")
+    first, again = (make(name).scores(state, asked, RECIPE.views) for _ in "ab")
     assert torch.equal(first, again)
     assert len(solved) == 1
     assert not dataclasses.replace(state, carried={}).found, "another state has another head"

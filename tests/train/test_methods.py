@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
+from retain import training  # noqa: E402
+from retain.algebra import HeadOptions, Statistics, base_head, quantize, tune  # noqa: E402
 from retain.errors import BadOption  # noqa: E402
 from retain.train import importance  # noqa: E402
 from retain.train import lessons as lessons_module  # noqa: E402
@@ -24,12 +27,15 @@ from retain.train.lessons import (  # noqa: E402
     narrowed,
     teach,
 )
+from retain.train.loop import fit  # noqa: E402
 from retain.train.methods import (  # noqa: E402
     EWC,
     FineTuning,
     FineTuningExemplars,
+    FirstSession,
     Freezing,
     Joint,
+    JointExact,
     LwF,
     make,
 )
@@ -42,7 +48,8 @@ from .small import equal, net, pictures, start, weights  # noqa: E402
 
 METHODS = [
     FineTuning(), FineTuning("all"), FineTuningExemplars(), Freezing(), Joint(), LwF(),
-    LwF(warm_up=1), EWC(strength=100.0), EWC(strength=100.0, decay=0.5, labels="true"),
+    JointExact("last"), LwF(warm_up=1), EWC(strength=100.0),
+    EWC(strength=100.0, decay=0.5, labels="true"),
 ]  # fmt: skip
 RECIPE = Recipe(epochs=2, batch=8, rate=0.05)
 MEMORY = Memory(Budget(total=7))
@@ -66,12 +73,12 @@ def test_any_number_of_classes_in_any_number(method):
         assert set(taught.model.classes) == seen
         assert taught.lessons == number + 1
         assert all(bool(torch.isfinite(t.float()).all()) for t in weights(taught.model).values())
-        assert len(taught.exemplars) <= (10**9 if isinstance(method, Joint) else 7)
+        assert len(taught.exemplars) <= (10**9 if method.keeps == "everything" else 7)
         assert bool(taught.exemplars) == (method.keeps != "nothing")
     assert taught.model.classes == ("b", "c", "a", "d", "e")
 
 
-@pytest.mark.parametrize("method", METHODS, ids=repr)
+@pytest.mark.parametrize("method", [*METHODS, JointExact()], ids=repr)
 def test_one_class_alone_first(method):
     """There is nothing to tell apart: nothing is trained, nothing fails, and it goes on."""
     first, second = lessons(method, [("a", 5), ("b", 5)])
@@ -183,6 +190,61 @@ def test_joint_training_shrinks_what_was_learned_and_no_first_weights():
         assert phase.plan == Plan(shrink=0.25 if number else 1.0)
         assert phase.start is None
         taught = teach(method, taught, fresh, RECIPE)
+
+
+@pytest.mark.parametrize("begin", ["given", "last"])
+@pytest.mark.parametrize("plan", [Plan(batchnorm="frozen"), Plan(last=1, batchnorm="frozen")])
+def test_joint_exact_trains_what_a_plain_fit_does(plan, begin):
+    """The twin: all pictures at once, by the terms of `retain adapt`, from the weights it says."""
+    method, shown = JointExact(begin, batchnorm="frozen"), []
+    taught, given = Taught(growing(net())), growing(net())
+    for number, labels in enumerate(("cb", "a", "bd")):
+        fresh = pictures(labels, 6, seed=number)
+        shown = [fresh, *shown]
+        lesson = Lesson(given.frozen(), given, fresh, taught.exemplars, {}, number, RECIPE)
+        first = given if begin == "given" else taught.model
+        known = [label for data in shown for label in data.labels]
+        own = replace(RECIPE, seed=lesson.seed("train"))
+        smooth = [CrossEntropy(smoothing=training.SMOOTHING)]
+        begun = first.grown(known, lesson.seed("head"))
+        rows = joined([fresh, taught.exemplars])
+        assert sorted(rows.labels) == sorted(known)
+        taught = teach(method, taught, fresh, RECIPE, plan=plan)
+        assert equal(taught.model, fit(begun, rows, own, plan=plan, terms=smooth).model)
+        assert taught.model.classes == begun.classes
+
+
+@pytest.mark.parametrize("begin", ["given", "last"])
+def test_the_head_of_joint_exact_is_that_of_all_its_pictures_through_the_last_network(begin):
+    *_, taught = lessons(JointExact(begin), [("cb", 6), ("a", 1), ("bd", 5)])
+    data, asked = taught.exemplars, pictures("abcd", 3, seed=8).pictures
+    said = [quantize(taught.model(Views()(each[:])).features.detach().numpy())[0]
+            for each in (data.pictures[torch.arange(len(data))], asked)]  # fmt: skip
+    statistics = Statistics.of(said[0], list(data.labels))
+    tuning = tune(statistics, said[0], list(data.labels), HeadOptions())
+    head = base_head(statistics, tuning, HeadOptions())[0]
+    rows = [head.classes.index(name) for name in taught.model.classes]
+    found = JointExact(begin).scores(taught, asked, Views())
+    np.testing.assert_allclose(found.numpy(), head.logits(said[1])[:, rows], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [FirstSession(), JointExact(), JointExact("last")], ids=repr)
+def test_a_class_without_a_picture_is_not_answered_by_an_exact_head(method):
+    """It failed with "tuple.index(x)": a network may come with classes that nobody shows it."""
+    taught = Taught(growing(net(), ("zebra", "yak", "ape")))
+    for labels in ("ab", "cd"):
+        taught = teach(method, taught, pictures(labels, 6), RECIPE)
+    scores = method.scores(taught, pictures("ac", 3).pictures, Views())
+    classes = taught.model.classes
+    assert classes == ("zebra", "yak", "ape", "a", "b", "c", "d")
+    assert scores[:, :3].isneginf().all()
+    assert scores[:, 3:].isfinite().all()
+    wrong = {name: each for name, each in taught.carried.items() if name.startswith("given.9.")}
+    known = growing(net(), ("zebra", "yak", "ape")).module.state_dict()
+    assert all(
+        torch.equal(each, known[name.removeprefix("given.")]) for name, each in wrong.items()
+    )
+    assert bool(wrong) == (method == JointExact())
 
 
 def test_a_user_may_shrink_what_the_method_leaves_open():

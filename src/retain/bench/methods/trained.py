@@ -308,6 +308,7 @@ _SOURCES: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
         "der++": ("DER++", "Buzzega 2020, arXiv:2004.07211"),
         "gdumb": ("GDumb", "Prabhu 2020, ECCV"),
         "first-session": ("first-session adaptation", "Panos 2023, arXiv:2303.13199"),
+        "joint-exact": ("joint training, then the exact head", "what retain adapt does"),
     }
 )
 _KEEPS: Final = MappingProxyType(

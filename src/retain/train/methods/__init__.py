@@ -29,6 +29,7 @@ from retain.train.methods.gdumb import GDumb
 from retain.train.methods.icarl import ICaRL
 from retain.train.methods.il2m import IL2M
 from retain.train.methods.joint import Joint
+from retain.train.methods.joint_exact import JointExact
 from retain.train.methods.lucir import LUCIR
 from retain.train.methods.lwf import LwF
 from retain.train.methods.lwm import LwM
@@ -40,7 +41,8 @@ from retain.train.methods.wa import WA
 
 __all__ = ["DMC", "EEIL", "ER", "EWC", "IL2M", "LUCIR", "MAS", "REGISTRY", "SI", "WA"]
 __all__ += ["BiC", "DERpp", "FineTuning", "FineTuningExemplars", "FirstSession", "Freezing"]
-__all__ += ["GDumb", "ICaRL", "Joint", "LwF", "LwM", "OnlineEWC", "RWalk", "make", "options_of"]
+__all__ += ["GDumb", "ICaRL", "Joint", "JointExact", "LwF", "LwM", "OnlineEWC", "RWalk"]
+__all__ += ["make", "options_of"]
 
 REGISTRY: Final[Mapping[str, type[Method]]] = MappingProxyType(
     {
@@ -66,6 +68,7 @@ REGISTRY: Final[Mapping[str, type[Method]]] = MappingProxyType(
         "der++": DERpp,
         "gdumb": GDumb,
         "first-session": FirstSession,
+        "joint-exact": JointExact,
     }
 )
 """The methods by name."""
