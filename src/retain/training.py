@@ -49,13 +49,10 @@ if TYPE_CHECKING:
     from retain.train.plan import Plan
     from retain.train.recipe import Recipe
 
-__all__ = ["SMOOTHING", "Course", "adapt", "course", "prepared"]
+__all__ = ["Course", "adapt", "course", "prepared"]
 
 # Prepared pictures are kept in memory up to so many bytes; beyond, they are read in every epoch.
 _IN_MEMORY: Final = 3 << 30
-
-# Label smoothing (Szegedy 2016, §7).
-SMOOTHING: Final = 0.1
 
 _ADAPTED: Final = ", adapted"
 
@@ -231,7 +228,6 @@ def adapt(
                 data,
                 course.recipe,
                 plan=course.plan,
-                terms=[train.CrossEntropy(smoothing=SMOOTHING)],
                 validation=watched,
                 folder=folder,
                 before_saving=look,
