@@ -263,7 +263,7 @@ class _Run:
 
     def _behind(self, rest: Remains, rows: Sequence[int]) -> Features:
         recipe = self._lengthened(self.made.recipe, rows)
-        return self._fixed(rest.trained(rows, recipe, self._terms()))
+        return self._fixed(rest.trained(rows, recipe))
 
     def _training(
         self,
@@ -278,20 +278,13 @@ class _Run:
 
         work = self._per_fold(share)
         recipe = self._lengthened(recipe, rows)
-        found = probing.trained(
-            made.model, data, rows, plan, recipe, self._terms(), self._ticking(work)
-        )
+        found = probing.trained(made.model, data, rows, plan, recipe, self._ticking(work))
         self._spent(work)
         return self._fixed(found)
 
     def _lengthened(self, recipe: Recipe, rows: Sequence[int]) -> Recipe:
         """As many steps with the pictures of a fold as there will be with all of them."""
         return replace(recipe, epochs=round(recipe.epochs * len(self.samples) / len(rows)))
-
-    def _terms(self) -> list[Any]:
-        from retain import train
-
-        return [train.CrossEntropy(smoothing=training.SMOOTHING)]
 
     def _data(self, made: Course) -> Any:
         return prepared(self.session, self.samples, made.rule)

@@ -47,10 +47,7 @@ if TYPE_CHECKING:
     from retain.train.recipe import Recipe
     from retain.train.rehearsal import Memory
 
-__all__ = ["SMOOTHING", "Course", "adapt", "course"]
-
-# Label smoothing (Szegedy 2016, §7).
-SMOOTHING: Final = 0.1
+__all__ = ["Course", "adapt", "course"]
 
 _ADAPTED: Final = ", adapted"
 
@@ -177,7 +174,7 @@ def course(
         era,
         state.mind.event,
         lesson,
-        (*(lesson.notes if lesson is not None else ()), *notes),
+        (*(lesson.notes + lesson.unused(plan) if lesson is not None else ()), *notes),
     )
 
 
@@ -224,7 +221,6 @@ def adapt(
                 data,
                 course.recipe,
                 plan=course.plan,
-                terms=[train.CrossEntropy(smoothing=SMOOTHING)],
                 validation=watched,
                 folder=folder,
                 before_saving=look,

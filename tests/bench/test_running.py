@@ -269,7 +269,7 @@ def test_a_method_that_breaks_is_a_result_and_tried_again(
 def test_wrong_words_are_told(pool, stream):
     with pytest.raises(BadOption, match="no method 'none'; use retain"):
         run(stream, pool, "none")
-    with pytest.raises(BadOption, match="no option 'size'; use scale"):
+    with pytest.raises(BadOption, match="no option 'size'; it has scale"):
         run(stream, pool, "means", options={"size": 3})
 
 

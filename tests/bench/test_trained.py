@@ -234,7 +234,7 @@ def test_impossible_options_are_told(tmp_path):
     for options, message in (
         ({"schedule": "up"}, "schedule is 'up'; give one of steps, cosine"),
         ({"augment": "much"}, "augment is 'much'"),
-        ({"rate": "fast"}, "rate is 'fast'; give a number, or none"),
+        ({"rate": "fast"}, "rate is 'fast'; give a number, own or none"),
         ({"weights": "pretrained"}, "resnet20 for 32 pixels begins at random"),
         ({"match": "size"}, "match is 'size'; give one of names, order"),
         ({"match": "order"}, "match is 'order', and there are no weights in a file"),

@@ -1,5 +1,7 @@
 """`adapt`: from remembered pictures to another extractor and back, on real networks made small."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -70,6 +72,16 @@ def test_another_extractor_and_back(shop):
     shop.undo(back.event)
     assert said(shop) == after
     assert shop.verify(deep=True).ok
+
+
+def test_it_smooths_as_the_recipe_says(shop):
+    """The network is another without; by 0.1 if nothing is said."""
+    found = []
+    for recipe in (SHORT, replace(SHORT, smoothing=0.1), replace(SHORT, smoothing=0.0)):
+        adapted(shop, recipe=recipe)
+        found.append((shop._session.store.extractor_dir / train.FILE).read_bytes())
+        shop.undo()
+    assert found[0] == found[1] != found[2]
 
 
 def test_it_is_the_extractor_that_a_new_classifier_would_be_made_with(shop, tmp_path):

@@ -19,7 +19,6 @@ from tests.train.small import equal, net, pictures, start  # noqa: E402
 SIDE = 24
 NAMES = ["columns", "rows"]
 RECIPE = Recipe(epochs=3, batch=8, rate=0.05, device="cpu")
-TERMS = [train.CrossEntropy()]
 
 
 def photo(kind, seed):
@@ -177,9 +176,9 @@ def test_what_is_behind_the_last_block_answers_as_the_whole(shop):
 def test_training_it_apart_is_training_it_in_its_place(norm):
     model, data = start(norm=norm), pictures("abc", each=8)
     rows = [i for i in range(len(data)) if i % 4]
-    apart = probing.remains(model, data, RECIPE, versions=0).trained(rows, RECIPE, TERMS)
+    apart = probing.remains(model, data, RECIPE, versions=0).trained(rows, RECIPE)
     plan = Plan.preset("last-block", batchnorm="frozen")
-    whole = probing.trained(model, data, rows, plan, RECIPE, TERMS)
+    whole = probing.trained(model, data, rows, plan, RECIPE)
     still = probing.features(model, data.pictures, RECIPE.views)
     moved = np.abs(whole - still).max()
     assert moved > 0
@@ -190,7 +189,7 @@ def test_the_model_that_is_given_stays_as_it_is():
     model, data = start(), pictures("abc", each=5)
     twin = model.copy()
     rest = probing.remains(model, data, RECIPE)
-    rest.trained(range(10), RECIPE, TERMS)
+    rest.trained(range(10), RECIPE)
     assert equal(model, twin)
 
 

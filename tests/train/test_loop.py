@@ -11,14 +11,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("accelerate")
 
 from retain.errors import BadLabel, BadOption, MissingExtra, Refused  # noqa: E402
+from retain.train import loop  # noqa: E402
 from retain.train.augment import Augment, Views  # noqa: E402
 from retain.train.data import Data, joined, split  # noqa: E402
-from retain.train.inference import evaluate, outputs  # noqa: E402
-from retain.train.lessons import Lesson, Memory  # noqa: E402
+from retain.train.inference import Judged, evaluate, outputs  # noqa: E402
+from retain.train.lessons import Lesson, Memory, Taught, teach  # noqa: E402
 from retain.train.loop import fit  # noqa: E402
 from retain.train.methods import make  # noqa: E402
-from retain.train.plan import Plan  # noqa: E402
-from retain.train.recipe import Averaging, Recipe  # noqa: E402
+from retain.train.plan import Plan, Rule  # noqa: E402
+from retain.train.recipe import Averaging, Recipe, transfer  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 from retain.train.sampling import batches, order  # noqa: E402
 from retain.train.schedules import Cosine, Exponential, Steps, WarmUp  # noqa: E402
@@ -39,8 +40,11 @@ def close(one, other, tolerance=1e-5):
         torch.testing.assert_close(one[name], other[name], rtol=tolerance, atol=tolerance)
 
 
-def by_hand(model, data, recipe, schedule=lambda epoch: 1.0):
-    """SGD with momentum and decoupled nothing, written out; no batch normalisation."""
+def by_hand(model, data, recipe, schedule=lambda epoch: 1.0, factors=None):
+    """SGD with momentum and decoupled nothing, written out; no batch normalisation.
+
+    `factors` has what the rate of each module is multiplied by, by the first part of its name.
+    """
     model = model.copy()
     model.module.train()
     named = dict(model.module.named_parameters())
@@ -65,8 +69,10 @@ def by_hand(model, data, recipe, schedule=lambda epoch: 1.0):
             with torch.no_grad():
                 for name, p in named.items():
                     decay = recipe.weight_decay if p.ndim > 1 else 0.0
-                    speed[name] = recipe.momentum * speed[name] + p.grad * scale + decay * p
-                    p -= rate * speed[name]
+                    slope = p.grad * scale + decay * p
+                    speed[name] = recipe.momentum * speed[name] + slope
+                    move = slope + recipe.momentum * speed[name] if recipe.nesterov else speed[name]
+                    p -= rate * (factors[name.split(".")[0]] if factors else 1.0) * move
     return model
 
 
@@ -76,6 +82,43 @@ def test_training_is_what_is_written_in_the_recipe(clip):
     recipe = Recipe(epochs=3, batch=8, rate=0.2, weight_decay=0.01, clip=clip,
                     schedule=Exponential(0.5), views=Views((0.5,), (0.25,)))  # fmt: skip
     close(fit(model, data, recipe).model, by_hand(model, data, recipe, lambda e: 0.5**e), 1e-4)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_each_layer_learns_at_the_rate_of_the_plan(nesterov):
+    model, data = start(norm=False), pictures("abc", 7)
+    recipe = Recipe(epochs=3, batch=8, rate=0.1, weight_decay=0.01, clip=0.3, nesterov=nesterov,
+                    schedule=Exponential(0.5), views=Views((0.5,), (0.25,)))  # fmt: skip
+    plan = Plan(rate=2, layer_decay=0.5, head_rate=3, rules=(Rule("2", rate=1.5),))
+    factors = {"0": 2 * 0.5**2, "2": 2 * 0.5 * 1.5, "7": 3}
+    found = fit(model, data, recipe, plan=plan).model
+    wanted = by_hand(model, data, recipe, lambda e: 0.5**e, factors)
+    close(found, wanted, 1e-4)
+    for other in (None, {**factors, "0": 1}, {**factors, "2": 1}, {**factors, "7": 1}):
+        with pytest.raises(AssertionError):
+            close(found, by_hand(model, data, recipe, lambda e: 0.5**e, other), 1e-4)
+    other = replace(recipe, nesterov=not nesterov)
+    with pytest.raises(AssertionError):
+        close(fit(model, data, other, plan=plan).model, wanted, 1e-4)
+
+
+def test_smoothing_is_of_the_loss_that_is_nobody_elses():
+    model, data = start(norm=False), pictures("abc", 7)
+    recipe = Recipe(epochs=2, batch=8, rate=0.2)
+    smooth = replace(recipe, smoothing=0.3)
+    found = fit(model, data, smooth).model
+    assert equal(found, fit(model, data, recipe, terms=[CrossEntropy(smoothing=0.3)]).model)
+    plain = fit(model, data, recipe).model
+    assert not equal(found, plain)
+    assert equal(plain, fit(model, data, smooth, terms=[CrossEntropy()]).model)
+    taught = [
+        teach(make("finetuning"), Taught(model), data, each).model for each in (recipe, smooth)
+    ]
+    assert equal(*taught), "methods have losses of their own"
+    assert (Recipe().smoothing, transfer().smoothing) == (0, 0.1)
+    for wrong in (-0.1, 1, float("nan")):
+        with pytest.raises(BadOption, match="a label smoothing of"):
+            Recipe(smoothing=wrong)
 
 
 def test_accumulation_is_the_same_step():
@@ -138,6 +181,18 @@ def test_early_stopping_takes_the_best():
     assert evaluate(fitted.model, held, Views()).loss == pytest.approx(min(losses))
     with pytest.raises(BadOption, match="patience needs validation="):
         fit(start(), data, recipe)
+
+
+@pytest.mark.parametrize(("watch", "best"), [("loss", 2), ("accuracy", 3)])
+def test_what_is_watched_decides_which_epoch_is_the_best(watch, best, monkeypatch):
+    losses, accuracies = [1.0, 0.5, 0.9, 0.8, 0.7], [0.5, 0.6, 0.9, 0.8, 0.9]
+    judged = iter([Judged(loss, right) for loss, right in zip(losses, accuracies, strict=True)])
+    monkeypatch.setattr(loop, "evaluate", lambda *_: next(judged))
+    model, data = start(), pictures("abc", 4)
+    recipe = Recipe(epochs=5, batch=12, rate=0.1, patience=2, watch=watch)
+    fitted = fit(model, data, recipe, validation=data)
+    assert (fitted.best, len(fitted.history)) == (best, best + 2)
+    assert equal(fitted.model, fit(model, data, Recipe(epochs=best, batch=12, rate=0.1)).model)
 
 
 def test_moving_average_is_its_formula():
@@ -220,6 +275,24 @@ def shown(folder):
         name: [(each.step, each.value) for each in found.Scalars(name)]
         for name in found.Tags()["scalars"]
     }
+
+
+@pytest.mark.parametrize(("sampling", "rare"), [("all", {6}), ("balanced", {14, 15, 16})])
+def test_what_is_drawn_is_what_the_recipe_says(sampling, rare):
+    data = joined([pictures("a", 12), pictures("b", 3)])
+    drawn = []
+
+    class Told:
+        def __len__(self):
+            return len(data)
+
+        def __getitem__(self, numbers):
+            drawn.extend(data.labels[each] for each in numbers.tolist())
+            return data.pictures[numbers]
+
+    fit(start("ab"), Data(Told(), data.labels), Recipe(epochs=2, batch=5, sampling=sampling))
+    assert len(drawn) == 2 * 15
+    assert drawn.count("b") in rare
 
 
 def test_tensorboard_files(tmp_path):

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from retain.bench import metrics
 from retain.bench.judging import Answers, judged, summary
 from retain.bench.meter import Meter, resident_bytes
-from retain.bench.methods import REGISTRY, Method, Unsupported, make, options_of
+from retain.bench.methods import REGISTRY, Method, Unsupported, checked, make
 from retain.bench.pools import Pool
 from retain.bench.results import (
     FORMAT,
@@ -72,15 +72,14 @@ def run(
         progress: called with steps done and steps in all.
 
     Raises:
-        BadOption: if the stream does not fit the pool, or there is no such method or option.
+        BadOption: if the stream does not fit the pool, or there is no such method or option, or
+            not with such a value.
         AlreadyExists: if another stream has a result under this name.
         Damaged: if the stream, or a result that is there, is not whole.
     """
     check_stream(stream, pool)
-    job = _Job(stream, pool, method, stream.seed if seed is None else seed, dict(options or {}))
-    if method not in REGISTRY:
-        raise BadOption(f"there is no method {method!r}; use {', '.join(REGISTRY)}")
-    _check_options(method, job.options)
+    options = checked(method, options or {})
+    job = _Job(stream, pool, method, stream.seed if seed is None else seed, options)
     name = result_name(stream, method, job.options, job.seed)
     path = None if folder is None else folder / f"{name}.json"
     if path is not None and not again:
@@ -336,15 +335,6 @@ def _begun(partial: Path, record: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     steps: list[dict[str, Any]] = found["steps"]
     return steps
-
-
-def _check_options(method: str, options: Mapping[str, Any]) -> None:
-    known = options_of(method)
-    for option in options:
-        if option not in known:
-            raise BadOption(
-                f"the method {method} has no option {option!r}; use {', '.join(known) or 'none'}"
-            )
 
 
 def _reason(error: Exception) -> str:

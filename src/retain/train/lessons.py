@@ -363,11 +363,14 @@ def teach(
 def narrowed(plan: Plan, own: Plan) -> Plan:
     """The plan of a phase of a method, with a user's in the place of what it leaves open.
 
-    One that trains the head alone, or begins anew, does so; what the method seals stays sealed.
+    One that trains the head alone, or begins anew, does so; what the method seals stays sealed. A
+    plan that says nothing leaves the phase its own.
     """
     if own.body == "re-initialised":
         return own
-    head = plan.head if own.head == "fine-tuned" else own.head
+    if plan == Plan(batchnorm=plan.batchnorm):
+        return replace(own, batchnorm=plan.batchnorm)
+    head = plan.head if own.head == "fine-tuned" or plan.copy_first is not None else own.head
     if own.body == "frozen":
         return replace(own, head=head, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
     shrink = min(plan.shrink, own.shrink)

@@ -92,7 +92,7 @@ def fit(
         data: to learn from.
         recipe: how.
         plan: which layers learn; None for all.
-        terms: of the loss; None for cross-entropy.
+        terms: of the loss; None for cross-entropy, smoothed as the recipe says.
         validation: pictures held out, judged after each epoch.
         folder: keeps the state of the run; where there is one of the same run, it goes on from
             there. Several processes need a folder that all of them see.
@@ -136,7 +136,8 @@ class _Run:
         validation: Data | None,
     ) -> None:
         self.data, self.recipe, self.plan, self.validation = data, recipe, plan, validation
-        self.terms = [CrossEntropy()] if terms is None else list(terms)
+        plain = [CrossEntropy(smoothing=recipe.smoothing)]
+        self.terms: list[Term] = [*plain] if terms is None else list(terms)
         self.names = titles(self.terms)
         self.targets = model.positions(data.labels)
         self.helper = accelerator(recipe.precision, recipe.device)

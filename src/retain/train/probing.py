@@ -25,7 +25,6 @@ from retain.train.memory import laid_out, quick
 from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.recipe import Recipe
-from retain.train.terms import Term
 from retain.values import Progress
 
 __all__ = ["Part", "Remains", "features", "multiply_adds", "parts", "remains", "trained"]
@@ -89,7 +88,6 @@ def trained(
     rows: Sequence[int],
     plan: Plan,
     recipe: Recipe,
-    terms: Sequence[Term],
     progress: Progress | None = None,
 ) -> Floats:
     """The features of all pictures [n, d] after a training with those of `rows` alone.
@@ -97,7 +95,7 @@ def trained(
     Raises:
         BadOption, Refused: as `fit`.
     """
-    fitted = fit(model, data.take(rows), recipe, plan=plan, terms=terms, progress=progress)
+    fitted = fit(model, data.take(rows), recipe, plan=plan, progress=progress)
     return features(fitted.model, data.pictures, recipe.views)
 
 
@@ -124,7 +122,7 @@ class Remains:
         """The features [n, d] of the network as it is."""
         return features(self.model, self._plain, Views())
 
-    def trained(self, rows: Sequence[int], recipe: Recipe, terms: Sequence[Term]) -> Floats:
+    def trained(self, rows: Sequence[int], recipe: Recipe) -> Floats:
         """The features of all pictures [n, d] after the last block learned from those of `rows`.
 
         As many steps are taken as the recipe would, on the versions that there are.
@@ -140,7 +138,7 @@ class Remains:
         data = Data(_Rows(self.kept, self.unit), self.labels * (1 + self.versions))
         plan = Plan.preset("last-block", batchnorm="frozen")
         chosen = data.take([start + row for start in starts for row in rows])
-        fitted = fit(self.model, chosen, short, plan=plan, terms=terms)
+        fitted = fit(self.model, chosen, short, plan=plan)
         return features(fitted.model, self._plain, Views())
 
     @property

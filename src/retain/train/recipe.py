@@ -67,6 +67,10 @@ class Recipe:
         weight_decay: of what it does not spare (see `Plan`).
         schedule: of the rate.
         clip: the largest norm of the gradient; None for any.
+        smoothing: the share of every target that is spread evenly over the classes (Szegedy 2016,
+            §7: 0.1). It counts where the loss is nobody else's: in `fit` without `terms`, and in
+            ``adapt`` without a method. The terms that `fit` is given, and the class-incremental
+            methods, have losses of their own, which it leaves alone.
         sampling: ``"all"``, or ``"balanced"`` over the classes.
         augment: random changes of the pictures.
         views: makes numbers of the pictures.
@@ -92,6 +96,7 @@ class Recipe:
     weight_decay: float = 0.0
     schedule: Schedule = field(default_factory=Constant)
     clip: float | None = None
+    smoothing: float = 0.0
     sampling: Sampling = "all"
     augment: Augment = PLAIN
     views: Views = field(default_factory=Views)
@@ -127,6 +132,8 @@ class Recipe:
             )
         if self.clip is not None and not self.clip > 0:
             raise BadOption(f"clip is {self.clip}; give the largest norm, above 0, or None")
+        if not 0 <= self.smoothing < 1:
+            raise BadOption(f"a label smoothing of {self.smoothing} cannot be; give 0 up to 1")
         if self.patience is not None and self.patience < 1:
             raise BadOption(f"patience is {self.patience}; give 1 epoch or more, or None")
         if self.nesterov and not (self.optimiser == "sgd" and self.momentum > 0):
@@ -152,6 +159,7 @@ def transfer(**changes: Any) -> Recipe:
         "weight_decay": 1e-4,
         "schedule": OneCycle(),
         "clip": 1.0,
+        "smoothing": 0.1,
         "augment": Augment(flip=True, area=0.35),
     }
     return Recipe(**{**given, **changes})

@@ -13,6 +13,7 @@ knows them by name, `make` makes one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from retain.bench.methods.sklearns import Neighbours, PartialFit, RefittedLDA
 from retain.bench.methods.slda import StreamingLDA
 from retain.bench.methods.trained import TRAINED
 from retain.errors import BadOption
+from retain.typed import read
 
-__all__ = ["REGISTRY", "Method", "Unsupported", "make", "options_of"]
+__all__ = ["REGISTRY", "Method", "Unsupported", "checked", "make", "options_of"]
 
 _ALL: tuple[type[Method], ...] = (
     *OWN,
@@ -65,18 +67,30 @@ def make(name: str, dimension: int, seed: int, workdir: str | Path, **options: A
         **options: the method's own.
 
     Raises:
-        BadOption: if there is no such method, or it has no such option.
+        BadOption: if there is no such method, or it has no such option, or not with such a value.
         MissingExtra: if it needs a package that is not installed.
     """
+    options = checked(name, options)
+    return REGISTRY[name](dimension, seed, Path(workdir), **options)
+
+
+def checked(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a method as it takes them, read where they are text.
+
+    Raises:
+        BadOption: if there is no such method, or it has no such option, or not with such a value.
+
+    >>> checked("lwf", {"exemplars": "yes", "clip": "none", "rate": "0.1"})
+    {'exemplars': True, 'clip': 'none', 'rate': 0.1}
+    """
     if name not in REGISTRY:
-        raise BadOption(f"there is no method {name!r}; choose from {', '.join(REGISTRY)}")
-    method = REGISTRY[name]
-    known = options_of(name)
+        raise BadOption(f"there is no method {name!r}; use {', '.join(REGISTRY)}")
+    known, types = options_of(name), REGISTRY[name].types()
     for option in options:
         if option not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise BadOption(f"the method {name!r} has no option {option!r}; {has}")
-    return method(dimension, seed, Path(workdir), **options)
+    return {option: read(option, types[option], value) for option, value in options.items()}
 
 
 def options_of(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retain.errors import BadOption, NothingLearned, Refused
+from retain.typed import hints_of
 
 __all__ = ["Floats", "Labels", "Memory", "Method", "Roster", "Scores", "Unsupported"]
 __all__ += ["held", "probabilities", "unit"]
@@ -69,6 +70,11 @@ class Method(ABC):
         """Its options and their defaults: what its constructor takes by name."""
         given = inspect.signature(cls).parameters.values()
         return {each.name: each.default for each in given if each.kind is each.KEYWORD_ONLY}
+
+    @classmethod
+    def types(cls) -> Mapping[str, Any]:
+        """The types of its options, as `retain.typed.read` takes them."""
+        return hints_of(cls.__init__)
 
     @abstractmethod
     def learn(self, features: NDArray[Any], labels: Labels) -> None:

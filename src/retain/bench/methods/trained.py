@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, final, get_args
+from typing import Any, ClassVar, Final, Literal, final, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ from retain.train.backbones import PRETRAINED
 from retain.train.growing import growing
 from retain.train.matching import Match
 from retain.train.needs import Later
+from retain.typed import hints_of
 from retain.vision import decode
 
 __all__ = ["TRAINED", "Trained"]
@@ -78,6 +79,18 @@ _USUAL: Final[Mapping[str, Any]] = MappingProxyType(
         "per_class": "none",
         "choice": "herding",
         "device": "auto",
+    }
+)
+_None, _Own = Literal["none"] | None, Literal["own", "none"] | None
+_TYPES: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        **{name: type(usual) for name, usual in _USUAL.items()},
+        "weights": str | _None,
+        "size": int | _Own,
+        "rate": float | _Own,
+        "clip": float | _None,
+        "memory": int | _None,
+        "per_class": int | _None,
     }
 )
 
@@ -128,6 +141,11 @@ class Trained(Method):
         """Those of all, and the method's own but pictures without labels, which are no text."""
         own = methods.options_of(cls.method)
         return {**_USUAL, **{name: each for name, each in own.items() if name != "auxiliary"}}
+
+    @classmethod
+    def types(cls) -> Mapping[str, Any]:
+        """Those of all, and the method's own."""
+        return {**hints_of(methods.REGISTRY[cls.method]), **_TYPES}
 
     def learn(self, features: NDArray[Any], labels: Labels) -> None:
         """One lesson of encoded pictures [n]."""

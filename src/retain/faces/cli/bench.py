@@ -11,7 +11,7 @@ import typer
 
 from retain.faces.cli.bench_figures import LONG, SHORT, cell, headings
 from retain.faces.cli.bench_figures import shown as figure
-from retain.faces.cli.common import Json, named_values
+from retain.faces.cli.common import Json, named_texts, named_values
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.output import Column, emit_json, line, note, table
 from retain.faces.cli.pages import refuse_page
@@ -136,7 +136,7 @@ def run(
 ) -> None:
     """Run methods on streams; what is done is not done again."""
     jobs, total = _jobs(
-        streams, pool, method, seed, named_values(option), out, again, threads, cache
+        streams, pool, method, seed, named_texts(option), out, again, threads, cache
     )
     ends = _heard(jobs, total, processes, quiet=as_json)
     if as_json:

@@ -15,8 +15,8 @@ from retain.values import Skipped, to_json
 if TYPE_CHECKING:
     from retain import Classifier
 
-__all__ = ["DryRun", "Force", "Json", "Name", "Version", "answered", "named_values", "opened"]
-__all__ += ["told_skipped"]
+__all__ = ["DryRun", "Force", "Json", "Name", "Version", "answered", "named_texts", "opened"]
+__all__ += ["named_values", "told_skipped"]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The classifier: its directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
@@ -58,15 +58,28 @@ def told_skipped(skipped: Iterable[Skipped], *, all_of_them: bool = False) -> No
         note(f"… and {len(files) - len(shown)} more were skipped; --json lists them all")
 
 
-def named_values(given: Iterable[str] | None) -> dict[str, Any]:
-    """``name=value`` as options: whole numbers, numbers, true and false, else text."""
-    found: dict[str, Any] = {}
+def named_texts(given: Iterable[str] | None, by: str = "--option") -> dict[str, str]:
+    """``name=value`` as options, each given once; their values as they were typed.
+
+    Args:
+        given: what was typed.
+        by: the option of the command that takes them.
+    """
+    found: dict[str, str] = {}
     for each in given or []:
-        name, equals, value = each.partition("=")
+        typed, equals, value = each.partition("=")
+        name = typed.strip().replace("-", "_")
         if not equals or not name:
-            raise Mistake(f"{each!r} is no option; write it as --option name=value")
-        found[name.replace("-", "_")] = _value(value)
+            raise Mistake(f"{each!r} is no option; write it as {by} name=value")
+        if name in found:
+            raise Mistake(f"{by} {typed} was given twice; leave one out")
+        found[name] = value
     return found
+
+
+def named_values(given: Iterable[str] | None) -> dict[str, Any]:
+    """The same, read: whole numbers, numbers, true and false, else text."""
+    return {name: _value(text) for name, text in named_texts(given).items()}
 
 
 def _value(text: str) -> Any:

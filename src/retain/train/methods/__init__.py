@@ -38,6 +38,7 @@ from retain.train.methods.online_ewc import OnlineEWC
 from retain.train.methods.rwalk import RWalk
 from retain.train.methods.si import SI
 from retain.train.methods.wa import WA
+from retain.typed import fields_read
 
 __all__ = ["DMC", "EEIL", "ER", "EWC", "IL2M", "LUCIR", "MAS", "REGISTRY", "SI", "WA"]
 __all__ += ["BiC", "DERpp", "FineTuning", "FineTuningExemplars", "FirstSession", "Freezing"]
@@ -79,17 +80,21 @@ def make(name: str, **options: Any) -> Method:
 
     Args:
         name: a key of `REGISTRY`.
-        **options: its own.
+        **options: its own; text is read as the type of each asks.
 
     Raises:
-        BadOption: if there is no such method, or it has no such option.
+        BadOption: if there is no such method, or it has no such option, or not with such a value.
+
+    >>> make("lwf", exemplars="yes", groups="no") == make("lwf", exemplars=True, groups=False)
+    True
     """
     known = options_of(name)
     for option in options:
         if option not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise BadOption(f"the method {name!r} has no option {option!r}; {has}")
-    return REGISTRY[name](**options)
+    kind = REGISTRY[name]
+    return kind(**fields_read(kind, options))
 
 
 def options_of(name: str) -> dict[str, Any]:

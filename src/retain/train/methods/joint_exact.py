@@ -21,9 +21,6 @@ from retain.train.terms import CrossEntropy
 
 __all__ = ["JointExact"]
 
-# Label smoothing (Szegedy 2016, §7), as `retain adapt` has it.
-_SMOOTHING: Final = 0.1
-
 _GIVEN: Final = "given."
 
 
@@ -48,16 +45,19 @@ class JointExact(Exact):
             of the lesson before.
         batchnorm: ``"trained"``, or ``"frozen"`` as `retain adapt` has it, which suits pretrained
             weights and no random ones; see `Plan`.
+        smoothing: of the labels (Szegedy 2016, §7); 0.1 as `retain adapt` has it.
     """
 
     keeps: ClassVar[Keeps] = "everything"
     begin: Literal["given", "last"] = "given"
     batchnorm: Literal["trained", "frozen"] = "trained"
+    smoothing: float = 0.1
 
     def __post_init__(self) -> None:
         if self.begin not in ("given", "last"):
             raise BadOption(f"begin is {self.begin!r}; give given or last")
         Plan(batchnorm=self.batchnorm)
+        CrossEntropy(smoothing=self.smoothing)
 
     def reach(self, *, lessons: int, known: bool) -> Plan:
         """Everything."""
@@ -67,7 +67,7 @@ class JointExact(Exact):
         """One phase."""
         plan = self.reach(lessons=lesson.number, known=lesson.learned)
         start = _given(lesson) if self.begin == "given" else None
-        terms = [CrossEntropy(smoothing=_SMOOTHING)]
+        terms = [CrossEntropy(smoothing=self.smoothing)]
         yield Phase("train", lesson.rehearsed, terms, plan, start=start)
         return None
 
