@@ -236,7 +236,7 @@ def test_impossible_options_are_told(tmp_path):
         ({"augment": "much"}, "augment is 'much'"),
         ({"rate": "fast"}, "rate is 'fast'; give a number, own or none"),
         ({"weights": "pretrained"}, "resnet20 for 32 pixels begins at random"),
-        ({"match": "size"}, "match is 'size'; give one of names, order"),
+        ({"match": "size"}, "match is 'size'; give names or order"),
         ({"match": "order"}, "match is 'order', and there are no weights in a file"),
         (
             {"match": "order", "network": "timm:resnet18", "weights": "pretrained"},

