@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from retain.train.data import Data
     from retain.train.growing import Growing
     from retain.train.lessons import Memory, Method, Taught
-    from retain.train.plan import Plan
+    from retain.train.plan import Plan, Table
     from retain.train.recipe import Recipe
 
-__all__ = ["Next", "Result", "apart", "begin", "refuse_idle", "run", "unforgotten"]
+__all__ = ["Next", "Result", "apart", "begin", "layers", "refuse_idle", "run", "unforgotten"]
 
 # Pictures that are compared at once.
 _AT_ONCE: Final = 64
@@ -84,6 +84,26 @@ class Next:
         from retain.train.lessons import narrowed
 
         return narrowed(plan, self.reach)
+
+    def unused(self, plan: Plan) -> tuple[str, ...]:
+        """What of a user's plan counts for nothing in this lesson, as a sentence if anything."""
+        from retain.train.plan import Plan
+
+        reached = self.reached(plan)
+        names = [each.name for each in fields(plan) if each.name != "batchnorm"]
+        names = [
+            name
+            for name in names
+            if getattr(plan, name) not in (getattr(Plan(), name), getattr(reached, name))
+        ]
+        if not names:
+            return ()
+        why = {
+            "re-initialised": "begins with fresh weights here",
+            "frozen": "trains the last layer alone here",
+        }.get(reached.body, "decides that itself")
+        are = "is" if len(names) == 1 else "are"
+        return (f"{self.name} {why}: of the plan, {' and '.join(names)} {are} not used",)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -179,6 +199,16 @@ def _sensible(lesson: Next, era: Era) -> Next:
             "was learned since is in the sums already"
         )
     return lesson
+
+
+def layers(
+    lesson: Next | None, plan: Plan, model: Growing, epochs: int, notes: Sequence[str]
+) -> Table:
+    """What would become of each layer, and what a person should know of that."""
+    from retain.train.plan import Table
+
+    reached = plan if lesson is None else lesson.reached(plan)
+    return Table(reached.describe(model, epochs), notes)
 
 
 def refuse_idle(lesson: Next | None, plan: Plan, model: Growing) -> None:

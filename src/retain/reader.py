@@ -16,6 +16,7 @@ from retain.answers import answer, report
 from retain.caches import Mind
 from retain.comparisons import Cluster, Diff, Explanation, Export, Hint, Neighbour, Pack, Suggestion
 from retain.errors import NothingLearned
+from retain.incremental import layers
 from retain.intake import Taken, checked_label, named
 from retain.session import Session
 from retain.solving import single_threaded
@@ -310,16 +311,14 @@ class Reader:
         """
         return self._session.store.blob(named(self._session.store, image).image)
 
-    def layers(
-        self, plan: Any = None, *, size: int | None = None, module: Any = None, method: Any = None
-    ) -> tuple[Any, ...]:
+    def layers(self, plan: Any = None, **options: Any) -> Any:
         """The layers of the network from the input to the head, and what `adapt` would do to each.
 
-        It takes, and raises, what `adapt` does; a `retain.train.plan.Row` for each.
+        It takes, and raises, what `adapt` does but `force`, `dry_run` and `progress`; gives a tuple
+        with a `retain.train.plan.Row` for each, and `notes`.
         """
-        made = training.course(self._session, plan=plan, size=size, module=module, method=method)
-        reached = made.lesson.reached(made.plan) if made.lesson else made.plan
-        return reached.describe(made.model)
+        made = training.course(self._session, plan=plan, **options)
+        return layers(made.lesson, made.plan, made.model, made.recipe.epochs, made.notes)
 
     def advise(
         self,

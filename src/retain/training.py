@@ -185,7 +185,7 @@ def course(
         era,
         state.mind.event,
         lesson,
-        (*(lesson.notes if lesson is not None else ()), *notes),
+        (*(lesson.notes + lesson.unused(chosen) if lesson is not None else ()), *notes),
     )
 
 

@@ -352,6 +352,40 @@ def test_the_table_of_layers_is_that_of_the_method(shop):
     assert "what is fine-tuned before the head begins with 50% of its weights" in told.output
 
 
+def test_a_plan_that_the_method_has_no_use_for_is_told(shop):
+    """It was dropped in silence."""
+    first = lesson(shop, "gdumb")
+    assert "gdumb begins with fresh weights here: of the plan, last is not used" in first.summary
+    shop.learn(NEW, NAMED)
+    for method, plan, told in (
+        ("dmc", LATE, "dmc begins with fresh weights here: of the plan, last is not used"),
+        ("dmc", train.Plan.preset("lora", head_rate=2), "head_rate and lora are not used"),
+        ("freezing", LATE, "freezing trains the last layer alone here: of the plan, last is not"),
+        (methods.make("gdumb", begin="given"), train.Plan(head="frozen"), "head is not used"),
+    ):
+        (note,) = (each for each in course(shop, method, plan=plan).notes if "of the plan" in each)
+        assert told in note
+    for method, plan in (
+        ("lwf", LATE),
+        ("gdumb", train.Plan(batchnorm="frozen")),
+        ("gdumb", train.Plan.preset("from-scratch")),
+        (methods.make("dmc", begin="old"), LATE),
+        ("freezing", train.Plan(head_rate=2)),
+    ):
+        assert not any("of the plan" in each for each in course(shop, method, plan=plan).notes)
+    rows = shop.layers(LATE, method="dmc")
+    assert {row.state for row in rows} == {"re-initialised"}
+    assert any("last is not used" in each for each in rows.notes)
+
+
+def test_first_session_trains_what_its_option_says(shop):
+    """It trained everything, whatever was said."""
+    method = methods.make("first-session", plan="last-block")
+    rows = shop.layers(method=method)
+    assert [row.state for row in rows] == [row.state for row in shop.layers("last-block")]
+    assert rows[0].state == "frozen"
+
+
 def found(shop, **options):
     """What becomes of the layers before the head, and of those in it."""
     rows = shop.layers(**options)

@@ -33,7 +33,7 @@ from retain.train.methods import (  # noqa: E402
     LwF,
     make,
 )
-from retain.train.plan import Plan  # noqa: E402
+from retain.train.plan import PRESETS, Plan, Rule  # noqa: E402
 from retain.train.recipe import Recipe  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 from retain.train.terms import CrossEntropy, WeightPenalty  # noqa: E402
@@ -192,6 +192,33 @@ def test_a_user_may_shrink_what_the_method_leaves_open():
     assert narrowed(Plan(), Plan(shrink=0.2)).shrink == 0.2
     anew = Plan.preset("from-scratch")
     assert narrowed(plan, anew) == anew
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_plan_that_says_nothing_leaves_a_phase_its_own(preset):
+    """first-session has an option for it, and `adapt` always gives a plan."""
+    own = Plan.preset(preset, rules=(Rule("x", "frozen"),), shrink=0.5)
+    assert narrowed(Plan(), own) == own
+    if own.body != "re-initialised":
+        assert narrowed(Plan(batchnorm="frozen"), own) == replace(own, batchnorm="frozen")
+
+
+def test_what_is_copied_goes_with_any_phase():
+    plan = Plan(copy_first=1)
+    assert narrowed(plan, Plan(head="re-initialised")) == plan
+    assert narrowed(plan, Plan(shrink=0.5)) == replace(plan, shrink=0.5)
+    assert narrowed(plan, Plan.preset("head")) == Plan.preset("head")
+
+
+@pytest.mark.parametrize(("begin", "preset"), [("fresh", "from-scratch"), ("old", "full")])
+def test_dmc_says_beforehand_what_it_trains(begin, preset):
+    method, fresh = make("dmc", begin=begin), pictures("cd", 4)
+    for before, wanted in (("", "full"), ("ab", preset)):
+        model = start("ab") if before else growing(net())
+        lesson = Lesson(model.frozen(), model.grown(fresh.classes), fresh, fresh.take([]), {},
+                        1, RECIPE, MEMORY)  # fmt: skip
+        assert next(method.phases(lesson)).plan == Plan.preset(wanted)
+        assert method.reach(lessons=1, known=bool(before)) == Plan.preset(wanted)
 
 
 def test_distillation_holds_what_was_said_before():

@@ -163,6 +163,12 @@ def test_impossible_plans():
         (lambda: Plan(layer_decay=1.5), "layer_decay is 1.5"),
         (lambda: Plan(head_rate=-1), "rate of -1"),
         (lambda: Plan(batchnorm="off"), "batchnorm is 'off'"),
+        (lambda: Plan(copy_first=1, last=1), "last=1 would count for nothing beside it"),
+        (lambda: Plan.preset("head", copy_first=1), "body=frozen would count for nothing"),
+        (lambda: Plan.preset("last-block", copy_first=1), "last=1 would count for nothing"),
+        (lambda: Plan(copy_first=1, head="frozen"), "head=frozen would count for nothing"),
+        (lambda: Plan.preset("lora", copy_first=1), "lora=8 would count for nothing"),
+        (lambda: Plan(copied="fine-tuned"), "nothing is copied; give copy_first too"),
         (lambda: Plan(last=3).describe(start()), "last is 3, but the network has 2 blocks"),
         (lambda: Plan(copy_first=9).describe(start()), "has 2 blocks before its head: 0, 3"),
         (lambda: Plan(rules=(Rule("layer9"),)).describe(start()), "no layer is called 'layer9'"),
@@ -239,6 +245,21 @@ def test_what_begins_anew_begins_with_its_batch_normalisation(plan, first, secon
     assert (int(after["4.num_batches_tracked"]) > 0) == (second == "re-initialised")
     assert float(after["4.running_mean"].max()) < 9
     assert not torch.equal(after["4.weight"], torch.ones(8))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 6])
+def test_the_table_says_with_which_epoch_a_block_joins(epochs):
+    model = growing(cifar_resnet(10, 20)).grown(["a", "b"])
+    laid = Laid(Plan.preset("gradual-unfreezing"), model, seed=0, epochs=epochs)
+    first = {}
+    for epoch in range(epochs):
+        laid.learn(epoch)
+        for name, parameter in model.module.named_parameters():
+            if parameter.requires_grad:
+                first.setdefault(name, epoch + 1)
+    assert {name: row.since for row in laid.rows for name in row.names} == first
+    assert max(first.values()) == (1 if epochs == 1 else epochs // 2 + 1)
+    assert {row.since for row in Plan().describe(model, epochs)} == {1}
 
 
 def test_gradual_unfreezing_opens_from_the_top():

@@ -31,7 +31,7 @@ class Laid:
     """
 
     def __init__(self, plan: Plan, model: Growing, *, seed: int, epochs: int) -> None:
-        self.rows: tuple[Row, ...] = plan.describe(model)
+        self.rows: tuple[Row, ...] = plan.describe(model, epochs)
         self.model = model
         self._plan, self._epochs = plan, epochs
         module = model.module

@@ -373,13 +373,13 @@ def narrowed(plan: Plan, own: Plan) -> Plan:
     """The plan of a phase of a method, with a user's in the place of what it leaves open.
 
     A phase that trains the head alone goes on doing so, and one that begins anew does that; what
-    the method seals stays sealed.
+    the method seals stays sealed. A plan that says nothing leaves the phase its own.
     """
     if own.body == "re-initialised":
         return own
-    if own.body == "frozen":
+    if own.body == "frozen" or plan == Plan(batchnorm=plan.batchnorm):
         return replace(own, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
-    head = plan.head if own.head == "fine-tuned" else own.head
+    head = plan.head if own.head == "fine-tuned" or plan.copy_first is not None else own.head
     shrink = min(plan.shrink, own.shrink)
     return replace(plan, head=head, rules=(*plan.rules, *own.rules), shrink=shrink)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -15,12 +15,15 @@ from retain.train.blocks import Block, Layer, blocks_of
 from retain.train.growing import Growing
 from retain.train.lora import adaptable, adapter_size
 
-__all__ = ["PRESETS", "Plan", "Row", "Rule", "State"]
+__all__ = ["PRESETS", "Given", "Plan", "Row", "Rule", "State", "Table"]
+
+Given = Literal["frozen", "fine-tuned", "re-initialised"]
+"""What can be said of a layer."""
 
 State = Literal["frozen", "fine-tuned", "re-initialised", "adapted"]
 """Of a layer; ``"adapted"`` is frozen, with a LoRA adapter beside it that learns."""
 
-_GIVEN: Final = ("frozen", "fine-tuned", "re-initialised")
+_GIVEN: Final = get_args(Given)
 
 _SPARED: Final = re.compile(r"(pos_embed|pos_embedding|cls_token|class_token|dist_token)$")
 """Parameters of two and more dimensions that weight decay spares, as timm's networks ask for."""
@@ -39,7 +42,7 @@ class Rule:
     """
 
     pattern: str
-    state: State | None = None
+    state: Given | None = None
     rate: float | None = None
 
     def matches(self, block: Block, layer: Layer) -> bool:
@@ -68,6 +71,7 @@ class Row:
         rate: what the learning rate is multiplied by; 0 where nothing learns.
         names: of its parameters.
         kept: the share of its weights that it begins with; the rest is drawn at random.
+        since: the epoch, from 1 on, with which it begins to learn, if it does.
     """
 
     block: str
@@ -79,6 +83,24 @@ class Row:
     rate: float
     names: tuple[str, ...]
     kept: float = 1.0
+    since: int = 1
+
+
+@final
+class Table(tuple[Row, ...]):
+    """The rows of a plan, from the input to the head, and what a person should know of it.
+
+    Attributes:
+        notes: that, in sentences.
+    """
+
+    notes: tuple[str, ...]
+
+    def __new__(cls, rows: Iterable[Row], notes: Iterable[str] = ()) -> Table:
+        """A table; nothing is checked."""
+        made = super().__new__(cls, rows)
+        made.notes = tuple(notes)
+        return made
 
 
 @final
@@ -92,7 +114,8 @@ class Plan:
         last: only so many of the last blocks of the body have the state `body`, the others are
             frozen; None for all.
         copy_first: so many of the first blocks keep their weights, with the state `copied`; the
-            rest of the network is re-initialised (Yosinski 2014, §2); None for no such cut.
+            rest of the network is re-initialised (Yosinski 2014, §2); None for no such cut. It
+            leaves no room for `last`, nor for a `body` or a `head` of another state.
         copied: ``"frozen"`` is their AnB, ``"fine-tuned"`` their AnB+.
         rules: exceptions by name.
         rate: what the body's learning rates are multiplied by.
@@ -111,14 +134,14 @@ class Plan:
             for those that are re-initialised with the layers around them.
 
     Raises:
-        BadOption: if a value is impossible.
+        BadOption: if a value is impossible, or two contradict each other.
     """
 
-    body: State = "fine-tuned"
-    head: State = "fine-tuned"
+    body: Given = "fine-tuned"
+    head: Given = "fine-tuned"
     last: int | None = None
     copy_first: int | None = None
-    copied: State = "frozen"
+    copied: Given = "frozen"
     rules: tuple[Rule, ...] = ()
     rate: float = 1.0
     layer_decay: float = 1.0
@@ -148,6 +171,27 @@ class Plan:
             raise BadOption(f"shrink is {self.shrink}; give a number from 0 to 1")
         if self.batchnorm not in ("trained", "frozen"):
             raise BadOption(f"batchnorm is {self.batchnorm!r}; give trained or frozen")
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        """What would not be looked at is refused."""
+        if self.copy_first is None:
+            if self.copied != "frozen":
+                raise BadOption(
+                    f"copied is {self.copied!r}, but nothing is copied; give copy_first too, the "
+                    f"number of blocks that are"
+                )
+            return
+        others = [("last", None), ("body", "fine-tuned"), ("head", "fine-tuned")]
+        if self.copied == "frozen" and not self.rules:
+            others += [("lora", None)]
+        for name, usual in others:
+            if getattr(self, name) != usual:
+                raise BadOption(
+                    f"copy_first is {self.copy_first}, and says of every layer what becomes of it: "
+                    f"{name}={getattr(self, name)} would count for nothing beside it; leave one of "
+                    f"them out, or the preset that says so"
+                )
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Plan:
@@ -170,8 +214,12 @@ class Plan:
         except TypeError as error:
             raise BadOption(f"a plan cannot be changed so: {error}") from error
 
-    def describe(self, model: Growing) -> tuple[Row, ...]:
+    def describe(self, model: Growing, epochs: int = 1) -> tuple[Row, ...]:
         """The table of layers, from the input to the head; nothing is changed.
+
+        Args:
+            model: the network.
+            epochs: how long it will learn, which says when a block of a gradual plan joins.
 
         Raises:
             BadOption: if a rule speaks of no layer, or there are fewer blocks than counted on.
@@ -192,11 +240,17 @@ class Plan:
                     f"{', '.join(each.name for each in blocks)}"
                 )
         adapters = adaptable(model.module, blocks) if self.lora else frozenset()
-        return tuple(
+        rows = [
             self._row(model.module, blocks, place, layer, adapters)
             for place, block in enumerate(blocks)
             for layer in block.layers
-        )
+        ]
+        body = dict.fromkeys(row.block for row in rows if row.block != model.head)
+        since = {
+            name: next(e for e in range(epochs) if self.closed(len(body), e, epochs) <= place) + 1
+            for place, name in enumerate(body)
+        }
+        return tuple(replace(row, since=since.get(row.block, 1)) for row in rows)
 
     def refuse_idle(self, model: Growing) -> None:
         """Raise if nothing before the head learns, where the head is not what is wanted.

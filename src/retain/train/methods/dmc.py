@@ -79,13 +79,17 @@ class DMC(Method):
         if self.begin not in ("fresh", "old"):
             raise BadOption(f"begin is {self.begin!r}; give fresh or old")
 
+    def reach(self, *, lessons: int, known: bool) -> Plan:
+        """Everything, from fresh weights where there are two teachers and nothing else is said."""
+        return Plan.preset("from-scratch" if known and self.begin == "fresh" else "full")
+
     def phases(self, lesson: Lesson) -> Phases:
         """The specialist, and the consolidation."""
         among = lesson.competing(lesson.fresh)
         if not lesson.before.classes:
             yield Phase("train", lesson.fresh, [CrossEntropy(among)])
             return None
-        plan = Plan.preset("from-scratch" if self.begin == "fresh" else "full")
+        plan = self.reach(lessons=lesson.number, known=True)
         specialist = yield Phase(
             "specialist", lesson.fresh, [CrossEntropy(among)], plan, start=lesson.model
         )
