@@ -43,10 +43,16 @@ class Steps(Schedule):
         milestones: epochs, or below 1 parts of the whole; those of He 2016, §4.2 (32,000 and 48,000
             of 64,000 steps).
         factor: 0.1 as there.
+
+    Raises:
+        BadOption: if one of them is not above 0.
     """
 
     milestones: tuple[float, ...] = (0.5, 0.75)
     factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self.factor, *self.milestones)
 
     def at(self, epoch: float, epochs: float) -> float:
         """See `Schedule`.
@@ -61,9 +67,16 @@ class Steps(Schedule):
 @final
 @dataclass(frozen=True, slots=True)
 class Exponential(Schedule):
-    """The rate is multiplied by `factor` in the course of each epoch."""
+    """The rate is multiplied by `factor` in the course of each epoch.
+
+    Raises:
+        BadOption: if it is not above 0.
+    """
 
     factor: float = 0.9
+
+    def __post_init__(self) -> None:
+        _positive(self.factor)
 
     def at(self, epoch: float, epochs: float) -> float:
         """See `Schedule`.
@@ -77,9 +90,16 @@ class Exponential(Schedule):
 @final
 @dataclass(frozen=True, slots=True)
 class Cosine(Schedule):
-    """Half a cosine from 1 to `last` (Loshchilov and Hutter 2017, equation 5, without restarts)."""
+    """Half a cosine from 1 to `last` (Loshchilov and Hutter 2017, equation 5, without restarts).
+
+    Raises:
+        BadOption: if `last` is no share.
+    """
 
     last: float = 0.0
+
+    def __post_init__(self) -> None:
+        _shares(self.last)
 
     def at(self, epoch: float, epochs: float) -> float:
         """See `Schedule`.
@@ -100,11 +120,19 @@ class OneCycle(Schedule):
         rise: the part of the time that goes up; 0.3, `first` and `last` as in PyTorch's OneCycleLR.
         first: where it begins.
         last: where it ends.
+
+    Raises:
+        BadOption: if one of them is no share, or it rises for ever.
     """
 
     rise: float = 0.3
     first: float = 1 / 25
     last: float = 1 / 25e4
+
+    def __post_init__(self) -> None:
+        _shares(self.rise, self.first, self.last)
+        if self.rise == 1:
+            raise BadOption("a cycle that only rises has no end; give a rise below 1")
 
     def at(self, epoch: float, epochs: float) -> float:
         """See `Schedule`.
@@ -151,3 +179,15 @@ class WarmUp(Schedule):
 
 def _between(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+def _positive(*numbers: float) -> None:
+    for each in numbers:
+        if not 0 < each < math.inf:
+            raise BadOption(f"a schedule with {each} cannot be; give a factor or an epoch above 0")
+
+
+def _shares(*numbers: float) -> None:
+    for each in numbers:
+        if not 0 <= each <= 1:
+            raise BadOption(f"a schedule with {each} cannot be; give a share, 0 to 1")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retain.faces.cli.common import DryRun, Force, Json, Name, answered, named_values, opened
+from retain.faces.cli.common import DryRun, Force, Json, Name, answered, named_texts, opened
 from retain.faces.cli.failures import Mistake
 from retain.faces.cli.interrupting import finishing, held
 from retain.faces.cli.output import Column, emit_json, line, note, table
@@ -18,7 +19,8 @@ from retain.faces.cli.telling import headline, told_changes, told_verdict
 from retain.faces.text import clean, counted
 
 if TYPE_CHECKING:
-    from retain.train import Recipe
+    from retain.train import Plan, Recipe, Rule
+    from retain.train.plan import Table
 
 __all__ = ["adapt", "advise", "purge"]
 
@@ -95,15 +97,26 @@ def adapt(
         float | None, typer.Option(help="What the rate of the head is multiplied by.")
     ] = None,
     batchnorm: Annotated[
-        BatchNorm, typer.Option(help="Whether the statistics of batches count anew.")
-    ] = BatchNorm.frozen,
+        BatchNorm | None,
+        typer.Option(help="Whether the statistics of batches count anew; frozen if not said."),
+    ] = None,
     optimiser: Annotated[str | None, typer.Option(help="sgd, adam, adamw or rmsprop.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Pictures to one step.")] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Another input size, in pixels.")] = None,
     held_out: Annotated[
         float, typer.Option(min=0, max=0.9, help="The share of every class that judges.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is drawn; 0 if not said.")
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Anything else about the training: mixup=0.2, clip=none, averaging=ema, "
+            "patience=3, …; may be repeated.",
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
@@ -132,27 +145,22 @@ def adapt(
     as_json: Json = False,
 ) -> None:
     """Let the feature extractor itself learn, and use it if that pays."""
-    from retain import train
-
-    given: dict[str, Any] = {"last": last, "copy_first": copy_first}
-    given |= {"layer_decay": layer_decay, "head_rate": head_rate, "batchnorm": batchnorm.value}
-    rules = [train.Rule(pattern, "frozen") for pattern in freeze or []]
-    rules += [train.Rule(pattern, "fine-tuned") for pattern in tune or []]
-    rules += [train.Rule(pattern, "re-initialised") for pattern in reinit or []]
-    chosen = train.Plan.preset(preset.value, **_said(given), rules=tuple(rules))
-    more = {"epochs": epochs, "rate": rate, "batch": batch, "optimiser": optimiser}
-    recipe = train.transfer(**_said(more), **_schedule(schedule), seed=seed)
+    flags: dict[str, Any] = {"last": last, "copy_first": copy_first, "epochs": epochs, "rate": rate}
+    flags |= {"schedule": schedule, "layer_decay": layer_decay, "head_rate": head_rate}
+    flags |= {"batchnorm": batchnorm, "optimiser": optimiser, "batch": batch, "seed": seed}
+    flags["rules"] = _rules(freeze, tune, reinit)
+    chosen, how = _settled(preset, flags, named_texts(recipe, "--recipe"), method or new_only)
     by, memory = _method(method, option, new_only), _memory(exemplars, per_class, choice.value)
     if by is None and (option or memory is not None):
         raise Mistake("--option, --exemplars and --per-class are for a method; give --method too")
     with opened(name) as shop:
         if plan:
-            _layers(shop.layers(chosen, size=size, method=by), recipe, as_json=as_json)
+            _layers(shop.layers(chosen, recipe=how, size=size, method=by), how, as_json=as_json)
             return
         with progress("training", quiet=as_json) as tick:
             update = shop.adapt(
                 chosen,
-                recipe=recipe,
+                recipe=how,
                 size=size,
                 held_out=held_out,
                 method=by,
@@ -223,6 +231,41 @@ def advise(
         note(f"note: {clean(remark)}")
 
 
+def _settled(
+    preset: Preset, flags: Mapping[str, Any], more: Mapping[str, str], method: object
+) -> tuple[Plan, Recipe]:
+    """The plan and the recipe that flags and --recipe ask for."""
+    from retain.train.named import settled
+
+    said = {name: value for name, value in flags.items() if value is not None}
+    for name in more:
+        if name in said:
+            flag = (
+                "--freeze, --tune or --reinit" if name == "rules" else "--" + name.replace("_", "-")
+            )
+            raise Mistake(f"{flag} and --recipe {name} say the same thing; give one of them")
+    if method and "smoothing" in more:
+        raise Mistake(
+            "--recipe smoothing is for the training without a method: methods have losses of their "
+            "own; leave it out"
+        )
+    plain = {
+        name: str(value) if isinstance(value, enum.Enum) else value for name, value in said.items()
+    }
+    return settled({**plain, **more}, preset.value)
+
+
+def _rules(
+    freeze: list[str] | None, tune: list[str] | None, reinit: list[str] | None
+) -> tuple[Rule, ...] | None:
+    from retain.train import Rule
+
+    rules = [Rule(pattern, "frozen") for pattern in freeze or []]
+    rules += [Rule(pattern, "fine-tuned") for pattern in tune or []]
+    rules += [Rule(pattern, "re-initialised") for pattern in reinit or []]
+    return tuple(rules) or None
+
+
 def _method(name: str | None, option: list[str] | None, new_only: bool) -> Any:
     """The method that is meant; None for none."""
     from retain.train import methods
@@ -231,7 +274,7 @@ def _method(name: str | None, option: list[str] | None, new_only: bool) -> Any:
         raise Mistake(f"--new-only is the method finetuning, and --method {name} another; choose")
     if name is None and not new_only:
         return None
-    return methods.make(name or "finetuning", **named_values(option))
+    return methods.make(name or "finetuning", **named_texts(option))
 
 
 def _memory(total: int | None, per_class: int | None, choice: Any) -> Any:
@@ -275,11 +318,14 @@ def purge(
             line(f"event {found.event}, digest {found.digest}")
 
 
-def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
+def _layers(rows: Table, recipe: Recipe, *, as_json: bool) -> None:
     """The table of layers."""
+    for remark in rows.notes:
+        note(f"note: {clean(remark)}")
     if as_json:
         emit_json([asdict(row) for row in rows])
         return
+    gradual = any(row.since > 1 for row in rows if row.learning)
     table(
         [
             Column("block"),
@@ -289,6 +335,7 @@ def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
             Column("learn", right=True),
             Column("state"),
             Column("rate", right=True),
+            *([Column("from epoch", right=True)] if gradual else []),
         ],
         (
             (
@@ -299,6 +346,7 @@ def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
                 f"{row.learning:,}",
                 row.state or "",
                 f"{recipe.rate * row.rate:.2g}" if row.rate else "–",
+                *([str(row.since) if row.learning else "–"] if gradual else []),
             )
             for row in rows
         ),
@@ -307,23 +355,3 @@ def _layers(rows: tuple[Any, ...], recipe: Recipe, *, as_json: bool) -> None:
     line(f"{learning:,} of {every:,} parameters learn, in {counted(recipe.epochs, 'epoch')}")
     if share := {row.kept for row in rows if row.state == "fine-tuned" and row.kept < 1}:
         line(f"what is fine-tuned before the head begins with {min(share):.0%} of its weights")
-
-
-def _said(given: dict[str, Any]) -> dict[str, Any]:
-    """What was given."""
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _schedule(wanted: Decay | None) -> dict[str, Any]:
-    from retain.train import schedules
-
-    if wanted is None:
-        return {}
-    kinds = {
-        Decay.one_cycle: schedules.OneCycle,
-        Decay.constant: schedules.Constant,
-        Decay.cosine: schedules.Cosine,
-        Decay.exponential: schedules.Exponential,
-        Decay.step: schedules.Steps,
-    }
-    return {"schedule": kinds[wanted]()}
