@@ -71,7 +71,7 @@ def refused(empty, monkeypatch):
 def test_without_options_it_is_the_usual_plan_and_recipe(arrived):
     assert arrived() == {
         "plan": PLAN, "recipe": RECIPE, "size": None, "held_out": 0.1, "method": None,
-        "memory": None, "force": False, "dry_run": False, "progress": True,
+        "memory": None, "force": False, "dry_run": False, "board": None, "progress": True,
     }  # fmt: skip
 
 

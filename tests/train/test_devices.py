@@ -18,7 +18,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 from retain import incremental  # noqa: E402
 from retain.bench import methods as seats  # noqa: E402
 from retain.errors import BadOption  # noqa: E402
-from retain.train import Budget, Memory, Plan, cifar_resnet, growing, lessons, rehearsal  # noqa: E402
+from retain.train import (  # noqa: E402
+    Budget,
+    Memory,
+    Plan,
+    cifar_resnet,
+    growing,
+    lessons,
+    processes,
+    rehearsal,
+)
 from retain.train import methods as known  # noqa: E402
 from retain.train.data import joined  # noqa: E402
 from retain.train.inference import outputs  # noqa: E402
@@ -81,7 +90,7 @@ def looks(monkeypatch):
 
     monkeypatch.setattr(torch.nn.Module, "to", moved)
     device = torch.device("cuda")
-    monkeypatch.setattr(lessons, "accelerator", lambda *_: SimpleNamespace(device=device))
+    monkeypatch.setattr(processes, "accelerator", lambda *_: SimpleNamespace(device=device))
     parts = ("bic", "der", "exact", "icarl", "il2m", "lucir")
     for module in (lessons, rehearsal, *(getattr(known, name) for name in parts)):
         monkeypatch.setattr(module, "outputs", look)

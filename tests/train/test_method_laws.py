@@ -188,6 +188,7 @@ ALTERNATIVES = {
     ("first-session", "plan"): "head",
     ("joint-exact", "begin"): "last",
     ("joint-exact", "batchnorm"): "frozen",
+    ("joint-exact", "smoothing"): 0.5,
     **{(name, "exemplars"): True for name in REHEARSING},
 }
 

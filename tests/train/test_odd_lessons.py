@@ -178,6 +178,11 @@ def test_what_bic_learned_from_never_judges():
     learned, held = method._parted(lesson(replace(state, carried={}), fresh, memory=memory))
     assert set(held.classes) == {"c", "d"}
     assert learned.counts["a"] == 6
+    last = teach(method, replace(state, carried={}), fresh, RECIPE, memory=memory)
+    assert last.exemplars.counts == dict.fromkeys("abcd", 6)
+    assert last.carried["held"].tolist() == [0, 0, 1, 1]
+    _, held = method._parted(lesson(last, pictures("ef", 12), memory=memory))
+    assert held.counts == dict.fromkeys("cdef", 1)
 
 
 # -- exemplars that are not there, and rates ------------------------------------------------------

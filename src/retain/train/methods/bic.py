@@ -80,10 +80,13 @@ class BiC(Method):
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
         """How many exemplars of each class there are, and how many of them were held out."""
         both = joined([lesson.exemplars, lesson.fresh])
-        quotas = lesson.memory.budget.quotas(both.counts)
+        quotas, held = lesson.memory.budget.quotas(both.counts), self._parted(lesson)[1].counts
         kept = [quotas.get(name, 0) for name in model.classes]
-        held = [self._share(many) for many in kept]
-        return {"kept": torch.tensor(kept), "held": torch.tensor(held)}
+        aside = [
+            min(self._share(many), held[name])
+            for name, many in zip(model.classes, kept, strict=True)
+        ]
+        return {"kept": torch.tensor(kept), "held": torch.tensor(aside)}
 
     def keep(self, lesson: Lesson, model: Growing) -> Data:
         """Of each class, those that are learned from, and then those that validate."""
@@ -94,7 +97,7 @@ class BiC(Method):
         parts: list[Data] = []
         for name in both.classes:
             own, spared = learned.take(learned.of_class(name)), held.take(held.of_class(name))
-            many = self._share(quotas[name])
+            many = min(self._share(quotas[name]), len(spared))
             if name in fresh:
                 rest = choose(
                     model,
