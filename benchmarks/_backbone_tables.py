@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,14 @@ class Row:
     last: Mapping[int, float]
     seconds: Mapping[int, float]
     failed: Mapping[int, str]
+
+    def of(self, seeds: Collection[int]) -> Row:
+        """The same of these seeds alone."""
+        average, last, seconds, failed = (
+            {seed: value for seed, value in each.items() if seed in seeds}
+            for each in (self.average, self.last, self.seconds, self.failed)
+        )
+        return Row(average, last, seconds, failed)
 
 
 def row(results: Sequence[Result], name: str, options: Mapping[str, Any], epochs: int) -> Row:
@@ -67,25 +75,26 @@ def verdict(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
 def beside(
     ours: Callable[[str], Row], theirs: Callable[[str], Row], names: Sequence[str]
 ) -> list[str]:
-    """The table of all methods, in Markdown."""
+    """The table of all methods, in Markdown; beside each other on the orders that both have."""
     lines = [
         "| method | seeds | average | last | s/epoch | beside it | average | last | s/epoch "
         "| ours − theirs: average | last |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        mine = ours(name)
+        mine, other = ours(name), theirs(name) if name in BESIDE else None
+        if other is not None and (both := set(mine.average) & set(other.average)):
+            mine, other = mine.of(both), other.of(both)
         cells = [name, str(len(mine.average)), told(mine.average), told(mine.last)]
         cells.append(told(mine.seconds))
-        if name in BESIDE:
-            other = theirs(name)
+        if other is not None:
             reason = next(iter(other.failed.values()), "")
             peer = BESIDE[name].name + (f" ({reason})" if reason and not other.average else "")
             cells += [peer, told(other.average), told(other.last), told(other.seconds)]
             cells += [verdict(mine.average, other.average), verdict(mine.last, other.last)]
         else:
             cells += [""] * 6
-        if mine.average or (name in BESIDE and other.average):
+        if mine.average or (other is not None and other.average):
             lines.append("| " + " | ".join(cells) + " |")
     return lines
 

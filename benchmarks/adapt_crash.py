@@ -477,7 +477,7 @@ def main() -> int:
     options = parser.parse_args()
     quick = options.quick
     options.kills = options.kills or (4 if quick else 10)
-    options.epochs = options.epochs or (3 if quick else 8)
+    options.epochs = options.epochs or (3 if quick else 60)
     options.every = 3 if quick else 1
     options.save_every = options.save_every or (1.0 if quick else 5.0)
     if reason := able(options.server_python):
