@@ -78,7 +78,8 @@ class Next:
     @property
     def reach(self) -> Plan:
         """What the method trains at most in this lesson."""
-        return self.method.reach(lessons=self.taught.lessons, known=bool(self.taught.model.classes))
+        known = len(self.taught.model.classes) > 1
+        return self.method.reach(lessons=self.taught.lessons, known=known)
 
     def reached(self, plan: Plan) -> Plan:
         """A user's plan, as far as the method leaves it open in this lesson."""

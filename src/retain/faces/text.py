@@ -5,7 +5,7 @@ from __future__ import annotations
 from retain.markup import clean
 from retain.trainings import Training
 
-__all__ = ["clean", "counted", "percent", "training_said"]
+__all__ = ["clean", "counted", "epoch_cells", "percent", "training_said"]
 
 
 def percent(share: float | None) -> str:
@@ -42,3 +42,22 @@ def training_said(training: Training) -> str:
     if len(training.phases) > 1:
         many += f" in {counted(len(training.phases), 'phase')}"
     return f"{what}, {held}; {many} in {training.seconds:,.1f} s"
+
+
+def epoch_cells(training: Training) -> tuple[list[str], list[list[str]]]:
+    """The heads of a table of all epochs, and a row for each."""
+    several = len(training.phases) > 1
+    judged = any(each.validation_loss is not None for each in training.epochs)
+    heads = ["phase"] * several + ["epoch", "loss", "accuracy"]
+    heads += ["validation loss", "validation accuracy"] * judged + ["rate"]
+    rows = []
+    for phase in training.phases:
+        for each in phase.epochs:
+            row = [phase.name] * several + [str(each.epoch), f"{each.loss:.4f}"]
+            row += [percent(each.accuracy)]
+            if judged:
+                loss = each.validation_loss
+                row += ["–" if loss is None else f"{loss:.4f}"]
+                row += ["–" if loss is None else percent(each.validation_accuracy)]
+            rows.append([*row, f"{each.rate:.3g}"])
+    return heads, rows

@@ -8,7 +8,7 @@ from retain.classifier import Classifier
 from retain.faces.differing import changes
 from retain.faces.html import Child, Html, el, table, tile
 from retain.faces.page import footer, header, page, section
-from retain.faces.text import percent, training_said
+from retain.faces.text import epoch_cells, percent, training_said
 from retain.plots import Line, curves, figure, look, named
 from retain.values import Training, TrainingEpoch, Update, Verdict
 
@@ -160,21 +160,8 @@ def _figure(
 
 
 def _rows(training: Training) -> Html:
-    judged = any(each.validation_loss is not None for each in training.epochs)
-    several = len(training.phases) > 1
-    heads = [("epoch", False), ("loss", True), ("accuracy", True)]
-    heads += [("validation loss", True), ("validation accuracy", True)] if judged else []
-    rows: list[Sequence[Child]] = []
-    for phase in training.phases:
-        for each in phase.epochs:
-            row = [f"{phase.name} {each.epoch}" if several else str(each.epoch)]
-            row += [f"{each.loss:.4f}", percent(each.accuracy)]
-            if judged:
-                none = each.validation_loss is None
-                row += ["–" if none else f"{each.validation_loss:.4f}"]
-                row += ["–" if none else percent(each.validation_accuracy)]
-            rows.append([*row, f"{each.rate:.3g}"])
-    return table("What each epoch measured", [*heads, ("learning rate", True)], rows)
+    heads, rows = epoch_cells(training)
+    return table("What each epoch measured", [(head, head != "phase") for head in heads], rows)
 
 
 def _gate(verdict: Verdict) -> Html:

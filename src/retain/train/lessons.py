@@ -199,7 +199,7 @@ class Method(ABC):
 
         Args:
             lessons: how many it has had.
-            known: whether the network knew classes before this one.
+            known: whether the network was trained before this one, see `Lesson.learned`.
         """
         return Plan()
 

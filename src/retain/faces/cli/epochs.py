@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from retain.errors import GateRefused
 from retain.faces.cli.output import Column, line, note, table
-from retain.faces.text import clean, percent, training_said
+from retain.faces.text import clean, epoch_cells, training_said
 from retain.values import Training, Update
 
 if TYPE_CHECKING:
@@ -22,22 +22,8 @@ def told_training(training: Training) -> None:
     line(clean(training_said(training)))
     if not training.epochs:
         return
-    several = len(training.phases) > 1
-    judged = any(each.validation_loss is not None for each in training.epochs)
-    columns = [Column("phase")] * several + [Column("epoch", True), Column("loss", True)]
-    columns += [Column("accuracy", True)]
-    columns += [Column("validation loss", True), Column("accuracy", True)] * judged
-    rows = []
-    for phase in training.phases:
-        for each in phase.epochs:
-            row = [phase.name] * several + [str(each.epoch), f"{each.loss:.4f}"]
-            row += [percent(each.accuracy)]
-            if judged:
-                loss = each.validation_loss
-                row += ["–" if loss is None else f"{loss:.4f}"]
-                row += ["–" if loss is None else percent(each.validation_accuracy)]
-            rows.append([*row, f"{each.rate:.3g}"])
-    table([*columns, Column("rate", True)], rows)
+    heads, rows = epoch_cells(training)
+    table([Column(head, head != "phase") for head in heads], rows)
 
 
 def paged(page: Path | None, classifier: Classifier, train: Callable[[], Update]) -> Update:
