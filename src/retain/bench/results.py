@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from retain.bench.streams import Stream
+from retain.bench.streams import Stream, write_steps
 from retain.errors import BadOption, Damaged, NewerFormat
 from retain.vision import usable_cores
 
@@ -98,17 +98,7 @@ def write_result(result: Result, path: Path) -> Path:
         OSError: if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for key, value in result.items():
-        if key == "steps" and value:
-            steps = ",\n    ".join(json.dumps(_finite(each), ensure_ascii=False) for each in value)
-            lines.append(f'  "steps": [\n    {steps}\n  ]')
-        else:
-            lines.append(f"  {json.dumps(key)}: {json.dumps(_finite(value), ensure_ascii=False)}")
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    beside.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    beside.replace(path)
-    return path
+    return write_steps(path, _finite(result))
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ __all__ = [
     "load_stream",
     "save_stream",
     "tasks_of",
+    "write_steps",
 ]
 
 FORMAT = "retain-bench-stream/1"
@@ -151,18 +152,26 @@ def save_stream(stream: Stream, path: str | os.PathLike[str]) -> Path:
     if target.is_dir() or not target.suffix:
         target.mkdir(parents=True, exist_ok=True)
         target = target / f"{stream.name}.json"
-    body = _body(stream) | {"digest": stream.digest}
+    return write_steps(target, _body(stream) | {"digest": stream.digest})
+
+
+def write_steps(path: Path, body: Mapping[str, Any]) -> Path:
+    """Write a body as JSON, whole or not at all, with a line for each key and for each step.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     lines = []
     for key, value in body.items():
-        if key == "steps":
+        if key == "steps" and value:
             steps = ",\n    ".join(json.dumps(each, ensure_ascii=False) for each in value)
             lines.append(f'  "steps": [\n    {steps}\n  ]')
         else:
             lines.append(f"  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}")
-    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     beside.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
-    beside.replace(target)
-    return target
+    beside.replace(path)
+    return path
 
 
 def load_stream(path: str | os.PathLike[str]) -> Stream:
