@@ -107,6 +107,18 @@ def test_a_cache_of_other_pictures_is_not_taken(pool, pictures, cache, tmp_path)
     assert len(set(os.listdir(cache)) - before) == 1
 
 
+def test_a_folder_with_what_is_no_picture(pool, tmp_path):
+    place = tmp_path / "shop" / str(pool.labels[0])
+    place.mkdir(parents=True)
+    (place / "a.jpg").write_bytes(pool.images(0))
+    (place / "notes.txt").write_text("hello")
+    with pytest.raises(BadOption, match=r"notes\.txt cannot be used \(.*\); a benchmark needs"):
+        load_pool(tmp_path / "shop", cache=tmp_path / "cache")
+    (place / "more.txt").write_text("hello")
+    with pytest.raises(BadOption, match=r"more\.txt cannot be used \(.*\), nor 1 more in "):
+        load_pool(tmp_path / "shop", cache=tmp_path / "cache")
+
+
 def test_a_folder_with_and_without_a_test_set(pool, tmp_path):
     for row in range(16):
         part = "train" if pool.train[row] else "test"
@@ -128,7 +140,7 @@ def test_a_folder_with_and_without_a_test_set(pool, tmp_path):
     again = load_pool(tmp_path / "flat", cache=tmp_path / "cache")
     assert flat.digest == again.digest
     (tmp_path / "flat" / str(pool.labels[0]) / "note.txt").write_text("x")
-    with pytest.raises(BadOption, match=r"1 files in .*note\.txt"):
+    with pytest.raises(BadOption, match=r"note\.txt cannot be used \(.*\); a benchmark needs"):
         load_pool(tmp_path / "flat")
 
 

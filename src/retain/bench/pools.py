@@ -229,10 +229,11 @@ def _of_folder(path: Path) -> _Raw:
     for part in parts:
         found = labelled(str(part))
         if found.skipped:
-            worst = found.skipped[0]
+            worst, more = found.skipped[0], len(found.skipped) - 1
+            others = f", nor {more} more in {part}" if more else ""
             raise BadOption(
-                f"{len(found.skipped)} files in {part} cannot be used, such as {worst.path} "
-                f"({worst.reason}); a benchmark needs every picture: take them out"
+                f"{worst.path} cannot be used ({worst.reason}){others}; a benchmark needs every "
+                f"picture: take out what is none"
             )
         ordered = sorted(found.sources, key=lambda each: each.name)
         sources += ordered
