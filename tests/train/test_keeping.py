@@ -75,7 +75,7 @@ def test_a_transformer_that_was_resized_learns_on_and_is_exported(tmp_path, kind
         rule = shop._session.extractor.rule
         assert (rule.height, rule.width) == (96, 96), "what no one asked to change stays"
         shop.learn(photo(2, 9), "checks", force=True)
-        options["module"] = module(2 if method is None else 3)
+        options["module"] = module()
         shop.adapt(LATE, method=method, size=48, **options)
         shop.export(tmp_path / "third.safetensors", format="torch", module=module())
         answers = said(shop)
@@ -83,6 +83,37 @@ def test_a_transformer_that_was_resized_learns_on_and_is_exported(tmp_path, kind
         assert said(again) == answers
         alike(again, tmp_path / "third.safetensors", module())
         assert again.verify(deep=True).ok
+
+
+class Unbiased(torch.nn.Module):
+    """Somebody's own network, whose last layer adds nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3, 2), torch.nn.ReLU(), torch.nn.Flatten()
+        )
+        self.last = torch.nn.Linear(8 * 15 * 15, 2, bias=False)
+
+    def forward(self, x):
+        return self.last(self.body(x))
+
+
+def test_a_module_of_ones_own_grows_by_itself(tmp_path):
+    """As it is built by its owner: neither its classes nor a bias have to be added by hand."""
+    network = stir(Unbiased())
+    with retain.adopt(
+        tmp_path / "a", network, size=32, labels=CLASSES, preprocess="imagenet"
+    ) as shop:
+        for place, label in enumerate((*CLASSES, "checks")):
+            shop.learn([photo(place, seed) for seed in range(6)], label, force=True)
+            if place:
+                options = {"recipe": SHORT, "force": True, "module": Unbiased()}
+                shop.adapt(Plan(batchnorm="frozen"), method="lwf", **options)
+        shop.export(tmp_path / "out.safetensors", format="torch", module=Unbiased())
+        alike(shop, tmp_path / "out.safetensors", Unbiased())
+        with pytest.raises(retain.CannotAdopt, match="do not fit module:"):
+            shop.adapt(LATE, method="lwf", recipe=SHORT, module=torch.nn.Linear(2, 2))
 
 
 def test_windows_are_made_for_the_size_too():

@@ -137,6 +137,7 @@ def rebuilt_network(kept: bytes, module: Any = None) -> tuple[Any, str]:
     tensors, told = unpacked(kept, "weights.safetensors")
     described = _network(told, "weights.safetensors")
     network = described.build(module, tensors)
+    _fit(network, described.head, tensors)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -146,6 +147,23 @@ def rebuilt_network(kept: bytes, module: Any = None) -> tuple[Any, str]:
             f"({reason}); install the version of it that the classifier was made with"
         ) from error
     return network.eval(), described.head
+
+
+def _fit(network: Any, head: str, tensors: Mapping[str, Any]) -> None:
+    """Lessons add classes to a linear last layer, and biases where it had none."""
+    torch = need("torch", WHAT)
+    weight, bias = tensors.get(f"{head}.weight"), f"{head}.bias" in tensors
+    try:
+        layer = network.get_submodule(head)
+    except AttributeError:
+        return  # whatever does not fit is told when the tensors are loaded
+    if weight is None or weight.ndim != 2 or type(layer) is not torch.nn.Linear:
+        return
+    classes, width = weight.shape
+    now = (layer.out_features, layer.in_features, layer.bias is not None)
+    if now != (classes, width, bias) and width == layer.in_features:
+        owner, _, leaf = head.rpartition(".")
+        setattr(network.get_submodule(owner), leaf, torch.nn.Linear(width, classes, bias=bias))
 
 
 def runner(network: Any) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
