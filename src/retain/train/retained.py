@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from retain.errors import BadOption, CannotAdopt, Damaged
 from retain.train.exporting import scores_in
-from retain.train.keeping import Kept, unpacked
+from retain.train.keeping import OWN, Kept, unpacked
 from retain.train.needs import need
 
 __all__ = ["load_exported", "rebuilt", "rebuilt_network", "runner", "torch_file"]
@@ -142,9 +142,14 @@ def rebuilt_network(kept: bytes, module: Any = None) -> tuple[Any, str]:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
+        way_out = (
+            "give one of that class, built as the one that was adopted"
+            if described.library == OWN
+            else "install the version of it that the classifier was made with"
+        )
         raise CannotAdopt(
             f"the tensors that are kept do not fit {described.library}:{described.name} "
-            f"({reason}); install the version of it that the classifier was made with"
+            f"({reason}); {way_out}"
         ) from error
     return network.eval(), described.head
 
