@@ -112,7 +112,7 @@ def test_a_module_of_ones_own_grows_by_itself(tmp_path):
                 shop.adapt(Plan(batchnorm="frozen"), method="lwf", **options)
         shop.export(tmp_path / "out.safetensors", format="torch", module=Unbiased())
         alike(shop, tmp_path / "out.safetensors", Unbiased())
-        with pytest.raises(retain.CannotAdopt, match="do not fit module:.*give one of that class"):
+        with pytest.raises(retain.CannotAdopt, match=r"do not fit module:.*give one of that class"):
             shop.adapt(LATE, method="lwf", recipe=SHORT, module=torch.nn.Linear(2, 2))
 
 
