@@ -1,6 +1,7 @@
 # make demo           a classifier's life on 500 real pictures, in about a minute
 # make test           the tests
-# make test-slow      those that take long, and those of training, with PyTorch
+# make test-train     those of the training loop and its methods, with PyTorch, some minutes
+# make test-slow      all those of training, and whatever else takes long
 # make test-browser   the page in Chromium (apt install chromium); make screenshots keeps what it sees
 # make test-api       schemathesis on the API, from an environment of its own
 #
@@ -16,13 +17,20 @@ TRAIN := $(VENV)/train
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 DATA ?= $(or $(RETAIN_DATA),../shared)
 
-.PHONY: demo test test-slow test-browser screenshots test-api lint types imports bench docs clean
+# Of tests/train those that are quick: what needs whole networks, or a classifier, is for test-slow.
+QUICK := augment known_mistakes loop method_laws methods named odd_lessons plan rehearsal resuming \
+	terms weights
+
+.PHONY: demo test test-train test-slow test-browser screenshots test-api lint types imports bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/retain demo --out demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n 2 -m "not slow and not browser"
+
+test-train: $(TRAIN)/.train
+	$(TRAIN)/bin/python -m pytest -q -n 2 -m "not slow" $(QUICK:%=tests/train/test_%.py)
 
 test-slow: $(TRAIN)/.train
 	$(TRAIN)/bin/python -m pytest -q tests/train src/retain/train
