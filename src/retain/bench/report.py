@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from retain.bench.report_data import Entry, Family, Measure, families, measures
+from retain.bench.report_data import Entry, Family, Measure, families, many, measures
 from retain.bench.report_figures import (
     cost_figure,
     curves_figure,
@@ -90,12 +90,12 @@ def _lead(results: Sequence[Mapping[str, Any]], grouped: Sequence[Family]) -> Ht
     pools = sorted({each.pool for each in grouped})
     done = sum(each["status"] == "done" for each in results)
     sentence = (
-        f"{_many(done, 'run')} of {_many(len(names), 'method')} on {_many(len(grouped), 'stream')} "
-        f"of {_listed(pools)}, {_many(len(seeds), 'seed')}. Lines and numbers are means over the "
+        f"{many(done, 'run')} of {many(len(names), 'method')} on {many(len(grouped), 'stream')} "
+        f"of {_listed(pools)}, {many(len(seeds), 'seed')}. Lines and numbers are means over the "
         f"seeds; bands and the small numbers reach from the least to the greatest."
     )
     if len(results) > done:
-        sentence += f" {_many(len(results) - done, 'run')} did not finish; each is listed below."
+        sentence += f" {many(len(results) - done, 'run')} did not finish; each is listed below."
     return header("retain bench", "What is kept, what is lost, what it costs", sentence)
 
 
@@ -176,14 +176,14 @@ def _sentence(family: Family) -> str:
     run = family.any_run() or {}
     steps = run.get("steps", [])
     judged = steps[-1].get("judged") if steps else None
-    words = f"{_many(len(steps), 'step')}"
+    words = f"{many(len(steps), 'step')}"
     if run.get("order"):
         words += f", {len(run['order'])} classes"
     if judged:
         words += f", {judged:,} test pictures after the last step"
     seeds = family.seeds
     return (
-        f"{words}; {_many(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), each with an order "
+        f"{words}; {many(len(seeds), 'seed')} ({', '.join(map(str, seeds))}), each with an order "
         f"of its own. After each step every class seen so far is judged together, and nobody says "
         f"which step a picture belongs to."
     )
@@ -203,7 +203,7 @@ def _table(family: Family, marks: Mapping[str, str]) -> Html:
         "div",
         el(
             "table",
-            el("caption", f"{family.title}, {_many(len(family.seeds), 'seed')}"),
+            el("caption", f"{family.title}, {many(len(family.seeds), 'seed')}"),
             el("thead", el("tr", el("th", "method", scope="col"), heads)),
             el("tbody", body),
             class_="methods",
@@ -245,7 +245,7 @@ def _bold_sentence(family: Family) -> str:
     if seeds < 2:
         return words + "There is one seed, so nothing can be tested: only the best are bold."
     words += (
-        f"With {seeds} seeds the test has {_many(seeds - 1, 'degree')} of freedom: what is not "
+        f"With {seeds} seeds the test has {many(seeds - 1, 'degree')} of freedom: what is not "
         f"bold is behind in every order by much the same amount; what is bold may be equal, or "
         f"may need more seeds to tell. "
     )
@@ -264,10 +264,6 @@ def _bold_sentence(family: Family) -> str:
 def _value(entry: Entry, measure: Measure) -> float:
     value = entry.mean(measure.key)
     return -1.0 if value is None else value
-
-
-def _many(count: int, one: str) -> str:
-    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def _listed(words: Sequence[str]) -> str:

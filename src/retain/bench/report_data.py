@@ -13,7 +13,7 @@ import numpy as np
 
 from retain.bench.comparing import compare, completed, family_of, label_of
 
-__all__ = ["Entry", "Family", "Measure", "families", "measures"]
+__all__ = ["Entry", "Family", "Measure", "families", "many", "measures"]
 
 OURS = "retain"
 
@@ -256,3 +256,8 @@ def _bytes(value: float) -> str:
             return f"{value:.3g} {unit}" if value < 999.5 else f"{value:,.0f} {unit}"
         value /= 1000
     raise AssertionError
+
+
+def many(count: int, one: str) -> str:
+    """So many of something: ``1 run``, ``1,000 runs``."""
+    return f"{count:,} {one}{'' if count == 1 else 's'}"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from retain.bench.report_data import Entry, Family
+from retain.bench.report_data import Entry, Family, many
 from retain.markup import Html, el, section
 
 __all__ = ["Compared", "compared", "proof"]
@@ -151,8 +151,8 @@ def _orders(rows: Sequence[Compared]) -> tuple[bool | None, str, str]:
         holds &= len(digests) == 1
         orders = len({each.order for each in members})
         parts.append(
-            f"{label} on {pool}, {images:,} pictures: {_many(len(members), 'run')} in "
-            f"{_many(orders, 'order')}, {_many(len(digests), 'digest')}"
+            f"{label} on {pool}, {images:,} pictures: {many(len(members), 'run')} in "
+            f"{many(orders, 'order')}, {many(len(digests), 'digest')}"
         )
     return holds, title, "; ".join(parts) + "."
 
@@ -165,7 +165,7 @@ def _steps(rows: Sequence[Compared]) -> tuple[bool | None, str, str]:
     return (
         told == same,
         title,
-        f"After {same:,} of {_many(told, 'step')} the digest is the one of a classifier that was "
+        f"After {same:,} of {many(told, 'step')} the digest is the one of a classifier that was "
         f"taught the same pictures in one go.",
     )
 
@@ -178,7 +178,7 @@ def _answers(rows: Sequence[Compared]) -> tuple[bool | None, str, str]:
     return (
         told == same,
         title,
-        f"After {same:,} of {_many(told, 'step')} every figure that both runs give is the same.",
+        f"After {same:,} of {many(told, 'step')} every figure that both runs give is the same.",
     )
 
 
@@ -258,7 +258,3 @@ def _figure(value: object) -> str:
 
 def _short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
-
-
-def _many(count: int, one: str) -> str:
-    return f"{count:,} {one}{'' if count == 1 else 's'}"
