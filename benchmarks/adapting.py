@@ -40,7 +40,7 @@ ROWS = [
     (CLOTHES, LITE, "--last 6", {"plan": Plan(last=6, batchnorm="frozen")}),
     (CLOTHES, LITE, "--preset lora", {"plan": "lora"}),
     (CLOTHES, LITE, "--preset lora --rate 0.1", {"plan": "lora", "recipe": transfer(rate=0.1)}),
-    (CLOTHES, LITE, "--epochs 20", {"recipe": transfer(epochs=20)}),
+    (CLOTHES, LITE, "--epochs 12", {"recipe": transfer(epochs=12)}),
     (CLOTHES, LITE, "--size 150", {"size": 150}),
     (CLOTHES, LITE, "--rate 1e-5 --schedule exponential", {"recipe": FALLING}),
     (CLOTHES, LITE, "the same --optimiser adam --size 150", {"recipe": ADAM, "size": 150}),

@@ -173,8 +173,11 @@ def extractor(network: str, side: int) -> Path:
                 preprocess="efficientnet-lite",
             )
         else:
+            import torch
+
             from retain.train import cifar_resnet, loaded
 
+            torch.manual_seed(0)
             module = cifar_resnet(10).module
             if network == "resnet32":
                 path = ROOT / "weights" / "akamaster_resnet32_cifar10.safetensors"
