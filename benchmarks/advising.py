@@ -76,6 +76,10 @@ SITUATIONS = (
     Situation("untrained", "enlarged", 10, 50, 32),
     Situation("lite0", "objects", 20, 15, 64, aside=True),
     Situation("lite2", "enlarged", 10, 50, 64),
+    Situation("resnet32", "objects", 20, 15, 32, aside=True),
+    Situation("untrained", "tiny", 10, 90, 32, aside=True),
+    Situation("lite0", "edges", 8, 5, 64, aside=True),
+    Situation("lite2", "objects", 20, 15, 64, aside=True),
 )
 """Near (clothes, objects) or far (enlarged from 32 pixels, or edges in the place of photographs)
 for networks that know ImageNet; tiny photographs for one that knows CIFAR-10; and one that knows

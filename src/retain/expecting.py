@@ -48,7 +48,7 @@ _RUN: Final = 0.015
 # the last block does.
 _MENDED: Final = 0.3
 _SPOILT: Final = 0.1
-_BY_LAST_BLOCK: Final = 0.2
+_BY_LAST_BLOCK: Final = 0.1
 
 # With so many pictures of a class, half of what a network can learn of them is learned.
 _HALF_TUNED: Final = 50
@@ -59,8 +59,8 @@ _GROWING: Final = 0.3
 _USUAL: Final = 4_000_000
 
 # Who is right in less than this part of what is beyond chance sees next to nothing. Small steps do
-# not change that, and there is nothing to lose.
-_BLIND: Final = 0.15
+# not mend that, though few pictures may still be learned by heart, and there is little to lose.
+_BLIND: Final = 0.25
 
 # Mistakes are few below this share, and isolated if no confusion holds more than this part of them.
 _FEW: Final = 0.05
@@ -95,7 +95,7 @@ def expected(choice: Choice, known: Known) -> Gain:
     """The gain that is usual; 0 for what does not train.
 
     Of the mistakes, training all of the network takes three in ten away with many pictures, and
-    adds one in ten with few, which it learns by heart; the last block does a fifth of either. What
+    adds one in ten with few, which it learns by heart; the last block does a tenth of either. What
     begins anew knows what its own pictures tell, and no more; the smaller it is, the sooner.
 
     >>> few, many = Known(40, 8, 0.6), Known(4000, 8, 0.6)
@@ -106,7 +106,7 @@ def expected(choice: Choice, known: Known) -> Gain:
     tuned = each / (each + _HALF_TUNED)
     moved = wrong * (_MENDED * tuned - _SPOILT * (1 - tuned))
     if known.blind:
-        moved = 0.0
+        moved = min(moved, 0.0)
     if choice == "full":
         return Gain(moved, _SPREAD[choice] * wrong, 0)
     if choice == "last-block":

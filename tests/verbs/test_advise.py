@@ -312,6 +312,8 @@ def test_who_sees_nothing_has_nothing_to_lose():
     # What is not seen is not mended by small steps.
     assert expected("full", seeing).mean > 0.01
     assert expected("full", blind).mean == expected("last-block", blind).mean == 0
+    few = expected("full", Known(50, 10, 0.2)).mean
+    assert few < 0, "what mends nothing may still learn few pictures by heart"
     assert expected("start-again", blind).mean > 0 > expected("start-again", seeing).mean
 
 
