@@ -39,7 +39,6 @@ ROWS = [
     (CLOTHES, LITE, "retain adapt", {}),
     (CLOTHES, LITE, "--last 6", {"plan": Plan(last=6, batchnorm="frozen")}),
     (CLOTHES, LITE, "--preset lora", {"plan": "lora"}),
-    (CLOTHES, LITE, "--preset lora --rate 0.1", {"plan": "lora", "recipe": transfer(rate=0.1)}),
     (CLOTHES, LITE, "--epochs 12", {"recipe": transfer(epochs=12)}),
     (CLOTHES, LITE, "--size 150", {"size": 150}),
     (CLOTHES, LITE, "--rate 1e-5 --schedule exponential", {"recipe": FALLING}),
