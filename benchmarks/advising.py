@@ -83,8 +83,8 @@ SITUATIONS = (
 )
 """Near (clothes, objects) or far (enlarged from 32 pixels, or edges in the place of photographs)
 for networks that know ImageNet; tiny photographs for one that knows CIFAR-10; and one that knows
-nothing. At those put `aside` nobody looked while the first rules of advise were made; of the last change
-`lite2-edges-8x50` was an occasion, and the last four were put up after it.
+nothing. At those put `aside` nobody looked while the first rules of advise were made; of the last
+change `lite2-edges-8x50` was an occasion, and the last four were put up after it.
 """
 
 PARAMETERS = {"lite0": 3_371_008, "lite2": 4_811_072, "resnet32": 463_504, "untrained": 463_504}
