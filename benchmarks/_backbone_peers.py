@@ -54,6 +54,9 @@ class Beside:
 HERDED = ("icarl", "wa")
 """Methods whose exemplars are herded; those of the others are chosen at random."""
 
+AUXILIARY = {"auxiliary": "cifar10_small", "auxiliary_pictures": 500}
+"""DMC's pictures without labels: as many as a lesson has."""
+
 WITH = "+exemplars"
 """Behind the name of a method that needs none."""
 
@@ -68,7 +71,8 @@ BESIDE: dict[str, Beside] = {
     "rwalk": Beside("facil", "r_walk"),
     "lwf": Beside("facil", "lwf"),
     "lwm": Beside("facil", "lwm"),
-    "dmc": Beside("facil", "dmc"),
+    "online-ewc": Beside("avalanche-network", "online-ewc"),
+    "dmc": Beside("facil", "dmc", more={k: str(each) for k, each in AUXILIARY.items()}),
     "icarl": Beside("facil", "icarl", exemplars=True),
     "eeil": Beside(
         "facil",

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _backbone_peers import BESIDE, HERDED, WITH, run_beside
+from _backbone_peers import AUXILIARY, BESIDE, HERDED, WITH, run_beside
 from _backbone_tables import Row, beside, findings, row
 from _data import HERE, ROOT
 
@@ -143,6 +143,8 @@ def ours_options(given: argparse.Namespace, name: str, network: str) -> dict[str
     }
     if name.endswith(WITH):
         options["exemplars"] = True
+    if name == "dmc":
+        options |= AUXILIARY
     kind = REGISTRY[name.removesuffix(WITH)]
     if (name.endswith(WITH) or "exemplars" in kind.keeps) and name not in HERDED:
         options["choice"] = "random"

@@ -48,7 +48,8 @@ def test_all_methods_are_there():
     assert len(TRAINED) == 23
     assert options_of("lwf")["temperature"] == 2.0
     assert options_of("lwf")["epochs"] == 100
-    assert "auxiliary" not in options_of("dmc")
+    assert options_of("dmc")["auxiliary"] is None
+    assert "auxiliary_pictures" not in options_of("lwf")
     assert "strength" not in options_of("finetuning"), "of the same name on features"
 
 
@@ -168,6 +169,39 @@ def test_answers_and_what_is_stored(photos, tmp_path):
     assert set(classes) == set(photos.classes)
     np.testing.assert_allclose(found.sum(1), 1)
     assert made.stored_bytes() - before >= 2 * 3 * 32 * 32, "six exemplars, four of them before"
+
+
+@pytest.mark.usefixtures("torch")
+def test_dmc_is_given_the_pictures_of_another_data_set(photos, tmp_path, monkeypatch):
+    folder = tmp_path / "sets" / "noise"
+    random = np.random.default_rng(1)
+    for part, name in (("train", "x"), ("train", "y"), ("test", "x")):
+        for number in range(4):
+            target = folder / part / name / f"{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(target)
+    (folder / "test" / "y").mkdir()
+    (folder / "test" / "y" / "0.png").write_bytes((folder / "test" / "x" / "0.png").read_bytes())
+    monkeypatch.setenv("RETAIN_DATA", str(tmp_path / "sets"))
+    train = np.flatnonzero(photos.train)
+
+    def answered(**more):
+        made = make("dmc", 0, 0, tmp_path, **QUICK, **more)
+        for names in (["amber", "blue"], ["cyan", "dun"]):
+            rows = train[np.isin(photos.labels[train], names)]
+            made.learn(images(photos, rows), photos.labels[rows])
+        return made.scores(images(photos, train))[1]
+
+    usual, whole = answered(), answered(auxiliary=str(folder))
+    assert not np.array_equal(usual, whole)
+    np.testing.assert_array_equal(whole, answered(auxiliary="noise", auxiliary_pictures=8))
+    assert not np.array_equal(whole, answered(auxiliary="noise", auxiliary_pictures=5))
+    with pytest.raises(BadOption, match="noise has 8 training pictures; give 1 to 8"):
+        answered(auxiliary="noise", auxiliary_pictures=9)
+    with pytest.raises(BadOption, match="the data set 'nise' is not in"):
+        answered(auxiliary="nise")
+    with pytest.raises(BadOption, match="give auxiliary"):
+        answered(auxiliary_pictures=5)
 
 
 OTHERS = {

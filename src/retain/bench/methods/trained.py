@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Final, Literal, final
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from retain.bench.methods.base import Labels, Method, Scores, probabilities
+from retain.bench.pools import find_pool, load_pool
 from retain.errors import BadOption, NothingLearned
 from retain.train import (
     Augment,
@@ -79,6 +81,7 @@ _USUAL: Final[Mapping[str, Any]] = MappingProxyType(
         "device": "auto",
     }
 )
+_UNLABELLED: Final = ("auxiliary", "auxiliary_pictures")
 _None, _Own = Literal["none"] | None, Literal["own", "none"] | None
 _TYPES: Final[Mapping[str, Any]] = MappingProxyType(
     {
@@ -90,6 +93,8 @@ _TYPES: Final[Mapping[str, Any]] = MappingProxyType(
         "clip": float | _None,
         "memory": int | _None,
         "per_class": int | _None,
+        "auxiliary": str | _None,
+        "auxiliary_pictures": int | _None,
     }
 )
 
@@ -116,6 +121,9 @@ class Trained(Method):
       `choice`: random, herding, entropy, distance;
     * `device`: ``auto`` for a GPU where there is one, or ``cpu``.
 
+    The pictures without labels that `dmc` asks for, `auxiliary`, are the training pictures of
+    another data set, by its name or path; `auxiliary_pictures`: so many of them, evenly spread.
+
     Attributes:
         method: its name in `retain.train.methods`.
     """
@@ -126,20 +134,25 @@ class Trained(Method):
     def __init__(self, dimension: int, seed: int, workdir: Path, **options: Any) -> None:
         super().__init__(dimension, seed, workdir)
         common = {name: options.pop(name, usual) for name, usual in _USUAL.items()}
+        taken = _UNLABELLED if "auxiliary" in methods.options_of(self.method) else ()
+        unlabelled = {name: options.pop(name, None) for name in taken}
         self._method = methods.make(self.method, **options)
         # With its options; what is listed is what it keeps by default.
         self.keeps = _KEEPS[self._method.wants]  # type: ignore[misc]
         network = _network(common, seed, signed=self._method.head == "cosine")
         self._size, views = _seen_by(network, _optional("size", common["size"]))
+        if unlabelled:
+            found: Any = {"auxiliary": _unlabelled(unlabelled, self._size)}
+            self._method = replace(self._method, **found)  # type: ignore[type-var]
         self._recipe = _recipe(common, seed, views, self._size)
         self._memory = _memory(common)
         self._state = Taught(growing(network, kind=self._method.head))
 
     @classmethod
     def options(cls) -> dict[str, Any]:
-        """Those of all, and the method's own but pictures without labels, which are no text."""
+        """Those of all, and the method's own."""
         own = methods.options_of(cls.method)
-        return {**_USUAL, **{name: each for name, each in own.items() if name != "auxiliary"}}
+        return {**_USUAL, **own, **({} if "auxiliary" not in own else dict.fromkeys(_UNLABELLED))}
 
     @classmethod
     def types(cls) -> Mapping[str, Any]:
@@ -220,6 +233,28 @@ def fitted(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
         reducing_gap=3.0,
     )
     return np.asarray(picture, np.uint8)
+
+
+def _unlabelled(given: Mapping[str, Any], size: tuple[int, int]) -> Data | None:
+    """Training pictures of a data set, whatever they show; None where none is named."""
+    source, most = given["auxiliary"], _optional("auxiliary_pictures", given["auxiliary_pictures"])
+    if source in (None, "none"):
+        if most is not None:
+            raise BadOption("auxiliary_pictures counts those of a data set; give auxiliary, too")
+        return None
+    pool = load_pool(source if Path(source).exists() else find_pool(source), extractor="none")
+    if pool.images is None:
+        raise BadOption(f"{source} has vectors and no pictures; give a data set of pictures")
+    rows = np.flatnonzero(pool.train)
+    if most is not None:
+        if not 0 < most <= len(rows):
+            raise BadOption(
+                f"auxiliary_pictures is {most}, and {source} has {len(rows)} training pictures; "
+                f"give 1 to {len(rows)}, or none for all"
+            )
+        rows = rows[np.arange(most) * len(rows) // most]
+    encoded = np.array([pool.images(int(row)) for row in rows], object)
+    return Data(_Pictures(encoded, size), ("",) * len(encoded))
 
 
 def _optional(name: str, value: Any) -> Any:

@@ -37,6 +37,7 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "der": ("DER", {"alpha": 0.2, "beta": 0.5}),
     "gdumb": ("Naive", {}),
     "ewc": ("EWC", {"ewc_lambda": 5000.0, "mode": "separate"}),
+    "online-ewc": ("EWC", {"ewc_lambda": 5000.0, "mode": "online", "decay_factor": 0.95}),
     "lwf": ("LwF", {"alpha": 1.0, "temperature": 2.0}),
     "mas": ("MAS", {}),
     "rwalk": ("Naive", {}),
@@ -138,7 +139,9 @@ class Learner:
             each.numel() * each.element_size() for each in [*model.parameters(), *model.buffers()]
         )
         lessons = len(self.past)
-        copies = {"ewc": 1 + 2 * lessons, "lwf": 2, "mas": 3, "rwalk": 4}.get(self.name, 1)
+        copies = {"ewc": 1 + 2 * lessons, "online-ewc": 3, "lwf": 2, "mas": 3, "rwalk": 4}.get(
+            self.name, 1
+        )
         kept = self.name in ("replay", "der", "gdumb")
         pictures = self.settings["exemplars"] * seen if kept else 0
         if self.name == "joint":

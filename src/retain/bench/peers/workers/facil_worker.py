@@ -36,6 +36,8 @@ DEFAULTS: dict[str, Any] = {
     "weight_decay": 0.0,
     "schedule": "own",
     "validation": "own",
+    "auxiliary": "",  # of DMC: a data set in $RETAIN_DATA/data, and how many of its pictures
+    "auxiliary_pictures": 500,
     "more": "",  # further words for its command line: "--lamb 10"
 }
 CHOICES = {"schedule": ("own", "steps"), "validation": ("own", "copy")}
@@ -72,6 +74,8 @@ def main(folder: Path) -> None:
     base: Any = importlib.import_module("datasets.base_dataset")
     copied = settings["validation"] == "copy" or settings["schedule"] == "steps"
     base.get_data = lambda *_, **__: split(job, copied=copied)
+    if settings["auxiliary"]:
+        lay_beside(base, config, folder, settings)
     reshape_ranking()
     # IL2M asks for a name that NumPy 1.24 took away.
     vars(importlib.import_module("numpy"))["float"] = float
@@ -94,6 +98,8 @@ def main(folder: Path) -> None:
         *("--lr", str(settings["rate"]), "--momentum", str(settings["momentum"])),
         *("--weight-decay", str(settings["weight_decay"]), *settings["more"].split()),
     ]
+    if settings["auxiliary"]:
+        words += ["--aux-dataset", "auxiliary", "--aux-batch-size", str(settings["batch"])]
     if settings["exemplars"]:
         words += ["--num-exemplars-per-class", str(settings["exemplars"])]
         words += ["--exemplar-selection", settings["selection"]]
@@ -147,6 +153,39 @@ def add(part: Part, job: dict[str, Any], row: int, label: int) -> None:
     part["y"].append(label)
 
 
+def lay_beside(base: Any, config: Any, folder: Path, settings: dict[str, Any]) -> None:
+    """Pictures without labels as a data set of FACIL's, evenly spread over the training pictures.
+
+    They are read by the process that trains: FACIL starts four more for them.
+    """
+    np = importlib.import_module("numpy")
+    source = Path(os.environ.get("RETAIN_DATA", "../shared")) / "data"
+    with np.load(source / f"{settings['auxiliary']}.npz", allow_pickle=False) as file:
+        train = list(file["split_names"]).index("train")
+        rows = np.flatnonzero(file["split"] == train)
+        most = settings["auxiliary_pictures"]
+        rows = rows[np.arange(most) * len(rows) // most]
+        data, offsets = file["data"], file["offsets"]
+    where = folder / "auxiliary"
+    where.mkdir()
+    part: Part = {"x": [], "y": [0] * most}
+    for row in rows:
+        path = where / f"{row}.png"
+        path.write_bytes(data[offsets[row] : offsets[row + 1]].tobytes())
+        part["x"].append(str(path))
+    config["auxiliary"] = config["retain"] | {"path": str(where), "class_order": [0]}
+    task = {"name": "auxiliary", "ncla": 1, "trn": part, "val": part, "tst": part}
+    of_stream = base.get_data
+    base.get_data = lambda path, *words, **more: (
+        ({0: task, "ncla": 1}, [(0, 1)], [0])
+        if path == str(where)
+        else of_stream(path, *words, **more)
+    )
+    dmc: Any = importlib.import_module("approach.dmc")
+    loaders = dmc.get_loaders
+    dmc.get_loaders = lambda *words, **more: loaders(*words, **(more | {"num_workers": 0}))
+
+
 def in_steps(self: Any, t: int, trn_loader: Any, val_loader: Any) -> None:
     """In the place of FACIL's epochs: the rate falls twice, and nothing is validated."""
     self.optimizer = self._get_optimizer()
@@ -168,8 +207,9 @@ def reshape_ranking() -> None:
 
 
 def on_the_processor() -> None:
-    """BiC makes its two numbers on a GPU whatever it is told; here they are where the rest is."""
+    """BiC and DMC ask for a GPU whatever they are told; here all is where the rest is."""
     torch: Any = importlib.import_module("torch")
+    torch.Tensor.cuda = lambda self, *_, **__: self
     for name in ("ones", "zeros"):
         made = getattr(torch, name)
         setattr(
