@@ -6,9 +6,11 @@ tensors that the method carries. It names no picture and holds nothing of a sing
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from retain.train.lessons import Method, Taught
     from retain.train.rehearsal import Memory
 
-__all__ = ["KEY", "file_of", "linear", "packed", "restored"]
+__all__ = ["KEY", "alike", "file_of", "linear", "packed", "restored"]
 
 KEY: Final = "lessons"
 """Under which an `adapt` event names the file."""
@@ -66,6 +68,29 @@ def packed(
     apart = {name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}
     data: bytes = save(apart, metadata={"retain.lessons": json.dumps(told)})
     return data
+
+
+def alike(method: Method, told: str) -> bool:
+    """Whether what a method carried, as it was then, serves it with the options that it has now.
+
+    Args:
+        method: as it is.
+        told: its text of then, see `packed`.
+    """
+    if told == repr(method):
+        return True
+    try:
+        call: Any = ast.parse(told, mode="eval").body
+        name = call.func.id
+        then = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError, AttributeError):
+        return False
+    now = {each.name: getattr(method, each.name) for each in fields(method)}  # type: ignore[arg-type]
+    return name == type(method).__name__ and all(
+        name in then and then[name] == value
+        for name, value in now.items()
+        if name not in method.free
+    )
 
 
 def restored(

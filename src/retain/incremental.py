@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from retain.carried import restored
+from retain.carried import alike, restored
 from retain.errors import BadOption, Refused
 from retain.session import Session
 from retain.store import Era, Store
@@ -83,7 +83,7 @@ class Next:
 
     def reached(self, plan: Plan) -> Plan:
         """A user's plan, as far as the method leaves it open in this lesson."""
-        from retain.train.lessons import narrowed
+        from retain.train.plan import narrowed
 
         return narrowed(plan, self.reach)
 
@@ -143,6 +143,7 @@ def begin(
         Damaged: if what lies beside the extractor cannot be read.
     """
     from retain.train import Memory, Taught, growing, methods
+    from retain.train.lessons import unheld
 
     chosen = methods.make(method) if isinstance(method, str) else method
     name = next(key for key, kind in methods.REGISTRY.items() if isinstance(chosen, kind))
@@ -156,11 +157,10 @@ def begin(
     module, head = network
     if not era.number:
         begun = tuple(start.classes) if start is not None else ()
-        model = growing(module, begun, head=head, kind=chosen.head)
+        first = Taught(growing(module, begun, head=head, kind=chosen.head))
         note = f"the first lesson of {name} is everything that is remembered"
-        return _sensible(
-            Next(name, chosen, given, Taught(model), tuple(samples), notes=(note,)), era
-        )
+        notes = (note, *unheld(chosen, first))
+        return _sensible(Next(name, chosen, given, first, tuple(samples), notes=notes), era)
     debt = store.owed().get(era.number, 0)
     if debt:
         raise BadOption(
@@ -180,9 +180,13 @@ def begin(
     taught, told = restored(store, era, module, head, chosen, names)
     same = told == [repr(chosen), repr(given)]
     kept = tuple(old[image] for image in placed if image in old) if same else None
-    if told[0] != repr(chosen):
+    notes = ()
+    if taught.carried and not alike(chosen, told[0]):
         taught = replace(taught, carried={})
-    return _sensible(Next(name, chosen, given, taught, fresh, tuple(old.values()), kept, seen), era)
+        notes = (f"what was measured for {told[0]} in event {era.number} counts no more",)
+    notes += unheld(chosen, taught)
+    made = Next(name, chosen, given, taught, fresh, tuple(old.values()), kept, seen, notes)
+    return _sensible(made, era)
 
 
 def _sensible(lesson: Next, era: Era) -> Next:

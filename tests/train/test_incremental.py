@@ -10,6 +10,7 @@ pytest.importorskip("timm")
 import retain  # noqa: E402
 from retain import train, training  # noqa: E402
 from retain.bench import methods as bench_methods  # noqa: E402
+from retain.carried import alike  # noqa: E402
 from retain.faces.cli.app import app  # noqa: E402
 from retain.remembered import prepared  # noqa: E402
 from retain.train import Budget, Memory, methods, transfer  # noqa: E402
@@ -164,9 +165,21 @@ def test_what_a_method_carries_is_there_again(shop):
     made = course(shop, methods.make("ewc", strength=7.0))
     assert made.lesson.taught.carried
     assert all(torch.isfinite(each).all() for each in made.lesson.taught.carried.values())
-    # Another's would be misread.
-    assert not course(shop, "mas").lesson.taught.carried
-    assert not course(shop, methods.make("ewc", strength=8.0)).lesson.taught.carried
+    assert not any("measured" in note for note in made.notes)
+    # It was measured alike, however firmly it is held, and with pictures or without.
+    for same in (methods.make("ewc", strength=8.0), methods.make("ewc", exemplars=True)):
+        assert course(shop, same).lesson.taught.carried.keys() == made.lesson.taught.carried.keys()
+    # Another's would be misread; and that nothing is held is said.
+    for other in ("mas", methods.make("ewc", labels="true")):
+        made = course(shop, other)
+        assert not made.lesson.taught.carried
+        assert any("what was measured for EWC(strength=7.0, " in note for note in made.notes)
+        assert any("2 classes that the network knows already" in note for note in made.notes)
+
+
+@pytest.mark.parametrize("told", ["", "EWC", "EWC(strength=", "MAS()", "EWC(labels=open('x'))"])
+def test_what_another_text_carried_is_not_taken_for_its_own(told):
+    assert not alike(methods.make("ewc"), told)
 
 
 def test_it_is_what_the_lessons_give_without_a_store(shop):

@@ -18,6 +18,7 @@ from retain.train.plan import Plan, Rule  # noqa: E402
 from retain.train.recipe import Averaging, Recipe  # noqa: E402
 from retain.train.rehearsal import Budget  # noqa: E402
 from retain.train.replay import beside  # noqa: E402
+from retain.train.sampling import Replay, order  # noqa: E402
 
 from .small import net, pictures, start, weights  # noqa: E402
 
@@ -109,19 +110,25 @@ def test_what_a_network_brings_along_is_never_answered_by_the_first_session():
 
 @pytest.mark.parametrize(("new", "old", "epochs"), [(3, 20, 12), (5, 7, 2), (2, 30, 4), (4, 4, 3)])
 def test_all_that_is_kept_is_replayed_where_there_are_epochs_enough(new, old, epochs):
-    """The old mistake: as many as there were new ones, drawn once, served the whole lesson."""
+    """The old mistakes: as many as there were new ones, drawn once, served the whole lesson; and
+    then epochs were put together, which schedules and patience count."""
     fresh, kept = pictures("a", new), pictures("b", old)
     recipe = replace(RECIPE, epochs=epochs, sampling="balanced")
     data, drawn, changed = beside(fresh, kept, recipe, seed=3)
-    times = min(-(-old // new), epochs)
-    counts = torch.bincount(torch.from_numpy(drawn[drawn >= 0]), minlength=old)
-    assert int((drawn < 0).sum()) == int((drawn >= 0).sum()) == times * new
-    assert data.labels == ("a",) * (times * new) + ("b",) * (times * new)
-    assert int(counts.max() - counts.min()) <= 1
-    assert bool((counts > 0).all()) == (times * new >= old)
-    assert changed == replace(
-        recipe, epochs=max(1, round(epochs / times)), batch=16, sampling="all"
-    )
+    sampling = Replay(new) if old > new else "all"
+    assert changed == replace(recipe, batch=16, sampling=sampling)
+    counts = torch.zeros(old, dtype=torch.int64)
+    for epoch in range(epochs):
+        numbers = order(data.labels, changed.sampling, 5, epoch)
+        labels = [data.labels[each] for each in numbers]
+        assert labels.count("a") == labels.count("b") == new
+        assert len({each for each in numbers if drawn[each] < 0}) == new
+        counts += torch.bincount(
+            torch.from_numpy(drawn[numbers][drawn[numbers] >= 0]), minlength=old
+        )
+    most = epochs if old < new else 1
+    assert int(counts.max() - counts.min()) <= most
+    assert bool((counts > 0).all()) == (epochs * new >= old)
     assert beside(fresh, nothing(), recipe, seed=3)[2] == recipe
 
 
@@ -131,7 +138,9 @@ def test_few_new_pictures_and_a_large_memory(name):
     state = taught(method, "abcdef", memory=Memory(Budget(per_class=5), "random"))
     phase = next(method.phases(lesson(state, pictures("g", 4), recipe=replace(RECIPE, epochs=8))))
     assert set(phase.data.classes) == set("abcdefg")
-    assert (phase.recipe.epochs, phase.recipe.batch) == (1, 16)
+    assert (phase.recipe.epochs, phase.recipe.batch) == (8, 16)
+    after = teach(method, state, pictures("g", 4), RECIPE, memory=Memory(Budget(per_class=5)))
+    assert [len(each) for each in after.histories.values()] == [RECIPE.epochs]
 
 
 # -- BiC ------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class _Chosen:
 @final
 class _Joined:
     def __init__(self, sources: Sequence[Pictures]) -> None:
-        self._sources = sources
+        self.sources = sources
         self._ends = torch.tensor(np.cumsum([len(each) for each in sources]), dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class _Joined:
     def __getitem__(self, numbers: Any) -> Any:
         owner = torch.searchsorted(self._ends, numbers, right=True)
         result = None
-        for which, source in enumerate(self._sources):
+        for which, source in enumerate(self.sources):
             rows = (owner == which).nonzero().flatten()
             if len(rows):
                 found = source[numbers[rows] - (self._ends[which] - len(source))]
@@ -136,7 +136,11 @@ def joined(parts: Sequence[Data]) -> Data:
     if len(filled) < 2:
         return filled[0] if filled else nothing()
     labels = tuple(label for each in filled for label in each.labels)
-    return Data(_Joined([each.pictures for each in filled]), labels)
+    sources: list[Pictures] = []
+    for each in filled:  # of one depth, lesson after lesson
+        pictures = each.pictures
+        sources += pictures.sources if isinstance(pictures, _Joined) else [pictures]
+    return Data(_Joined(sources), labels)
 
 
 def split(data: Data, share: float, seed: int = 0) -> tuple[Data, Data]:

@@ -79,10 +79,24 @@ class Growing:
         return next(self.module.parameters()).device
 
     def __call__(self, pictures: Any) -> Output:
-        """Scores and features of float [batch, channels, height, width], in the module's mode."""
+        """Scores and features of float [batch, channels, height, width], in the module's mode.
+
+        Raises:
+            BadOption: if one picture is given to a batch normalisation in training mode that sees a
+                single number of each channel.
+        """
         layer = self.layer
         layer.seen = None
-        self.module(pictures)
+        try:
+            self.module(pictures)
+        except ValueError as error:
+            if len(pictures) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise BadOption(
+                "one picture alone went through the network, and of one number a batch "
+                "normalisation takes no mean; give more pictures, or keep normalisations as they "
+                "are (a plan with batchnorm frozen)"
+            ) from error
         # What comes out may be wrapped, or come with auxiliary scores; the head knows both.
         (features, logits), layer.seen = layer.seen, None
         return Output(logits, features)

@@ -28,14 +28,14 @@ from retain.train.growing import Growing, Kind
 from retain.train.history import Epoch
 from retain.train.inference import outputs
 from retain.train.loop import SAVE_EVERY, fit
-from retain.train.plan import Plan, Rule
+from retain.train.plan import Plan, Rule, narrowed
 from retain.train.processes import at_work
 from retain.train.recipe import Recipe
 from retain.train.rehearsal import Memory, kept
 from retain.train.terms import Term
 from retain.values import Progress
 
-__all__ = ["Keeps", "Lesson", "Method", "Phase", "Taught", "narrowed", "teach"]
+__all__ = ["Keeps", "Lesson", "Method", "Phase", "Taught", "teach", "unheld"]
 
 Keeps = Literal["nothing", "exemplars", "everything"]
 
@@ -95,8 +95,13 @@ class Lesson:
 
     @property
     def past(self) -> float:
-        """The share of all classes of which nothing arrived: n/(n + m) of BiC and WA."""
-        return 1 - len(set(self.fresh.classes)) / len(self.model.classes)
+        """The share of old classes, n/(n + m) of BiC and WA.
+
+        Where no class is new, which the papers do not have, the share of those of which nothing
+        arrived.
+        """
+        arrived = self.new or self.fresh.classes
+        return 1 - len(arrived) / len(self.model.classes)
 
     def seed(self, what: str) -> int:
         """A seed for something that is drawn in this lesson; another for each name."""
@@ -183,11 +188,15 @@ class Method(ABC):
         head: the kind of head that its network has, see `growing`.
         single: names of what it carries that speaks of single pictures. Where a picture may have to
             be forgotten these are not kept, and the method does without.
+        measures: whether it carries how much each weight matters, and holds weights by that.
+        free: options that have no part in what it carries.
     """
 
     keeps: ClassVar[Keeps] = "nothing"
     head: ClassVar[Kind] = "linear"
     single: ClassVar[frozenset[str]] = frozenset()
+    measures: ClassVar[bool] = False
+    free: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def wants(self) -> Keeps:
@@ -312,7 +321,7 @@ def teach(
         memory or Memory(),
         plan,
     )
-    notes: list[str] = []
+    notes = list(unheld(method, taught))
     histories: dict[str, tuple[Epoch, ...]] = {}
     if len(model.classes) < 2:
         notes.append(
@@ -360,21 +369,16 @@ def teach(
     )
 
 
-def narrowed(plan: Plan, own: Plan) -> Plan:
-    """The plan of a phase of a method, with a user's in the place of what it leaves open.
-
-    One that trains the head alone, or begins anew, does so; what the method seals stays sealed. A
-    plan that says nothing leaves the phase its own.
-    """
-    if own.body == "re-initialised":
-        return own
-    if plan == Plan(batchnorm=plan.batchnorm):
-        return replace(own, batchnorm=plan.batchnorm)
-    head = plan.head if own.head == "fine-tuned" or plan.copy_first is not None else own.head
-    if own.body == "frozen":
-        return replace(own, head=head, head_rate=plan.head_rate, batchnorm=plan.batchnorm)
-    shrink = min(plan.shrink, own.shrink)
-    return replace(plan, head=head, rules=(*plan.rules, *own.rules), shrink=shrink)
+def unheld(method: Method, taught: Taught) -> tuple[str, ...]:
+    """What a person should know where a method has no measure yet of the weights that it holds."""
+    known = len(taught.model.classes)
+    if not method.measures or taught.carried or known < 2:
+        return ()
+    return (
+        f"nothing tells how much the weights matter for the {known} classes that the network knows "
+        f"already: in this lesson they are not held, and it may forget; from the next one on the "
+        f"weights are",
+    )
 
 
 def _known(data: Data | None, model: Growing) -> Data | None:

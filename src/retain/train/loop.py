@@ -33,7 +33,7 @@ from retain.train.needs import Later
 from retain.train.plan import Plan, Row
 from retain.train.processes import accelerator, agree, drawn_from, own_randomness, summed
 from retain.train.recipe import Recipe, optimiser
-from retain.train.sampling import batches, order
+from retain.train.sampling import batches, order, parts
 from retain.train.terms import CrossEntropy, Step, Term, settings, titles
 from retain.values import Progress
 
@@ -151,7 +151,8 @@ class _Run:
         self.learning = [each for group in groups for each in group["params"]]
         self.optimiser = self.helper.prepare_optimizer(optimiser(recipe, groups))
         self.average = Average(recipe.averaging, recipe.epochs) if recipe.averaging else None
-        self.steps = len(batches(np.arange(len(data)), recipe.batch))
+        self.length = len(order(data.labels, recipe.sampling, recipe.seed, 0))
+        self.steps = len(batches(np.arange(self.length), recipe.batch))
         self.step = 0
         self.sums = np.zeros(len(self.terms) + 1)
         self.spent = 0.0
@@ -189,33 +190,28 @@ class _Run:
         left = batches(numbers, recipe.batch)[self.step % self.steps :]
         ahead: Future[Any] = reader.submit(self._read, left[0])
         for place, batch in enumerate(left):
-            parts = ahead.result()
+            read = ahead.result()
             if place + 1 < len(left):
                 ahead = reader.submit(self._read, left[place + 1])
-            due = self._take(epoch, batch, parts)
+            due = self._take(epoch, batch, read)
             if progress is not None:
-                seen = epoch * len(self.data) + sum(map(len, left[: place + 1]))
-                seen += len(self.data) - sum(map(len, left))
-                progress(seen, recipe.epochs * len(self.data))
+                seen = (epoch + 1) * self.length - sum(map(len, left[place + 1 :]))
+                progress(seen, recipe.epochs * self.length)
             if due and self.step % self.steps:
                 self._save(began)
         self._close_epoch(epoch, began)
         self._save(began)
 
-    def _own(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """What this process takes of a batch, in the parts that go through the network."""
-        own = batch[self.helper.process_index :: self.helper.num_processes]
-        return [each for each in np.array_split(own, self.recipe.accumulate) if len(each)]
-
     def _read(self, batch: NDArray[np.int64]) -> list[tuple[Any, Any]]:
-        numbers = [torch.from_numpy(each) for each in self._own(batch)]
-        return [(each, self.data.pictures[each]) for each in numbers]
+        here, all_ = self.helper.process_index, self.helper.num_processes
+        own = [torch.from_numpy(each) for each in parts(batch, here, all_, self.recipe.accumulate)]
+        return [(each, self.data.pictures[each]) for each in own]
 
-    def _take(self, epoch: int, batch: NDArray[np.int64], parts: list[tuple[Any, Any]]) -> bool:
+    def _take(self, epoch: int, batch: NDArray[np.int64], read: list[tuple[Any, Any]]) -> bool:
         """One step of all processes; whether it is time to save."""
         recipe, helper = self.recipe, self.helper
         sums = torch.zeros(len(self.terms) + 1, dtype=torch.float64, device=helper.device)
-        for place, (numbers, pictures) in enumerate(parts):
+        for place, (numbers, pictures) in enumerate(read):
             drawn_from(recipe.seed, self.step, helper.process_index, place)
             values, hits = self._part(epoch, numbers, pictures)
             share = len(numbers) / len(batch)
@@ -272,12 +268,12 @@ class _Run:
         if self.average is not None:
             self.average.after_epoch(module, epoch)
         judged = None if self.validation is None else self._judge(self.validation)
-        means = self.sums / len(self.data)
-        parts = dict(zip(self.names, map(float, means[:-1]), strict=True))
+        means = self.sums / self.length
+        losses = dict(zip(self.names, map(float, means[:-1]), strict=True))
         rate = recipe.rate * recipe.schedule.at(epoch + 1, recipe.epochs)
         spent = self.spent + time.monotonic() - began
         self.history.append(
-            Epoch(epoch + 1, sum(parts.values()), parts, float(means[-1]), rate, spent, judged)
+            Epoch(epoch + 1, sum(losses.values()), losses, float(means[-1]), rate, spent, judged)
         )
         self.sums, self.spent = np.zeros_like(self.sums), 0.0
         self.over = epoch + 1 == recipe.epochs

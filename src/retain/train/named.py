@@ -22,6 +22,7 @@ from retain.train import schedules
 from retain.train.augment import Augment
 from retain.train.plan import Given, Plan, Rule
 from retain.train.recipe import Averaging, Recipe, transfer
+from retain.train.sampling import Sampling
 from retain.typed import hints_of, read
 
 __all__ = ["SCHEDULES", "names", "settled"]
@@ -57,6 +58,7 @@ def names() -> Mapping[str, Any]:
     return MappingProxyType(
         {
             **recipe,
+            "sampling": Sampling,
             "schedule": Literal[tuple(SCHEDULES)],
             **parts,
             "warm_up": float | None,

@@ -24,6 +24,8 @@ __all__ = ["PathIntegral", "RiemannianWalk", "penalty"]
 
 torch: Final = Later("torch", "training a network")
 
+_BEGUN: Final = "begun "
+
 
 def penalty(
     before: Growing,
@@ -65,14 +67,19 @@ class PathIntegral(Term):
 
     Attributes:
         penalty: about earlier weights; its gradient does not count.
+        whole: whether the weights of the beginning are wanted at the end.
         totals: Σ −g·Δθ so far, by the names of parameters.
+        begun: where `whole`, their values before the first step; those that the plan drew anew, or
+            shrank, as it left them.
 
     Raises:
         BadOption: in `loss`, if adapters learn in the place of weights.
     """
 
     penalty: WeightPenalty | None = None
+    whole: bool = False
     totals: dict[str, Any] = field(default_factory=dict)
+    begun: dict[str, Any] = field(default_factory=dict)
     _gradients: dict[str, Any] = field(default_factory=dict)
     _places: dict[str, Any] = field(default_factory=dict)
 
@@ -94,6 +101,8 @@ class PathIntegral(Term):
             if self.penalty is not None and name in self.penalty.reference:
                 gradient = gradient - self._pull(name, weight.detach())
             self._gradients[name], self._places[name] = gradient, weight.detach().clone()
+            if self.whole and name not in self.begun:
+                self.begun[name] = self._places[name]
 
     def _pull(self, name: str, weight: Any) -> Any:
         assert self.penalty is not None
@@ -113,12 +122,14 @@ class PathIntegral(Term):
         self._gradients, self._places = {}, {}
 
     def state(self) -> dict[str, Any]:
-        """The totals."""
-        return dict(self.totals)
+        """The totals, and the beginning where it is wanted."""
+        return {**self.totals, **prefixed(_BEGUN, self.begun)}
 
     def restore(self, tensors: Mapping[str, Any], device: Any) -> None:
         """Goes on from them."""
-        self.totals = {name: each.to(device) for name, each in tensors.items()}
+        here = {name: each.to(device) for name, each in tensors.items()}
+        self.begun = unprefixed(here, _BEGUN)
+        self.totals = {name: each for name, each in here.items() if not name.startswith(_BEGUN)}
 
 
 @final
@@ -162,7 +173,9 @@ class RiemannianWalk(Term):
     def _measure(self, step: Step) -> None:
         names = step.model.classes
         labels = tuple(names[each] for each in step.targets.tolist())
-        found = fisher(step.model, Data(step.pictures.detach(), labels), Views(), labels="true")
+        data = Data(step.pictures.detach().float(), labels)
+        with torch.autocast(step.pictures.device.type, enabled=False):
+            found = fisher(step.model, data, Views(), labels="true")
         _agree(found)
         for name, new in found.items():
             old = self.information.get(name, new).to(new.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, Final, Literal, final, get_args
@@ -15,7 +15,7 @@ from retain.train.blocks import Block, Layer, blocks_of
 from retain.train.growing import Growing
 from retain.train.lora import adaptable, adapter_size
 
-__all__ = ["PRESETS", "Given", "Plan", "Row", "Rule", "State", "Table"]
+__all__ = ["PRESETS", "Given", "Plan", "Row", "Rule", "State", "Table", "narrowed"]
 
 Given = Literal["frozen", "fine-tuned", "re-initialised"]
 """What can be said of a layer."""
@@ -350,6 +350,36 @@ class Plan:
         if not self.gradual or epochs < 2:
             return 0
         return max(0, blocks - epoch * math.ceil(blocks / (epochs // 2)))
+
+
+def narrowed(plan: Plan, own: Plan) -> Plan:
+    """The plan of a phase of a method, with a user's in the place of what it leaves open.
+
+    One that trains the head alone, or begins anew, does so; what the method seals stays sealed, and
+    normalisations that either keeps are kept. Of what the user's says nothing, the method's counts.
+    """
+    if own.body == "re-initialised":
+        return own
+    frozen = "frozen" in (plan.batchnorm, own.batchnorm)
+    batchnorm: Literal["trained", "frozen"] = "frozen" if frozen else "trained"
+    if plan == Plan(batchnorm=plan.batchnorm):
+        return replace(own, batchnorm=batchnorm)
+    head = plan.head if own.head == "fine-tuned" or plan.copy_first is not None else own.head
+    if own.body == "frozen":
+        return replace(own, head=head, head_rate=plan.head_rate, batchnorm=batchnorm)
+    usual = Plan()
+    kept = {
+        each.name: getattr(own, each.name)
+        for each in fields(own)
+        if plan.copy_first is None and getattr(plan, each.name) == getattr(usual, each.name)
+    }
+    changes: dict[str, Any] = {
+        "head": head,
+        "rules": (*plan.rules, *own.rules),
+        "batchnorm": batchnorm,
+    }
+    changes["shrink"] = min(plan.shrink, own.shrink)
+    return replace(plan, **(kept | changes))
 
 
 PRESETS: Final[Mapping[str, Plan]] = MappingProxyType(

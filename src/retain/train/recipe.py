@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, final, get_args
 from retain.errors import BadOption
 from retain.train.augment import PLAIN, Augment, Views
 from retain.train.needs import Later
-from retain.train.sampling import Sampling
+from retain.train.sampling import Replay, Sampling
 from retain.train.schedules import Constant, OneCycle, Schedule
 
 __all__ = ["Averaging", "Optimiser", "Precision", "Recipe", "optimiser", "transfer"]
@@ -71,7 +71,7 @@ class Recipe:
             §7: 0.1). It counts where the loss is nobody else's: in `fit` without `terms`, and in
             ``adapt`` without a method. The terms that `fit` is given, and the class-incremental
             methods, have losses of their own, which it leaves alone.
-        sampling: ``"all"``, or ``"balanced"`` over the classes.
+        sampling: ``"all"``, or ``"balanced"`` over the classes; methods that replay have their own.
         augment: random changes of the pictures.
         views: makes numbers of the pictures.
         averaging: of the weights; None for the last ones.
@@ -97,7 +97,7 @@ class Recipe:
     schedule: Schedule = field(default_factory=Constant)
     clip: float | None = None
     smoothing: float = 0.0
-    sampling: Sampling = "all"
+    sampling: Sampling | Replay = "all"
     augment: Augment = PLAIN
     views: Views = field(default_factory=Views)
     averaging: Averaging | None = None
@@ -119,10 +119,9 @@ class Recipe:
             ("precision", get_args(Precision)),
             ("device", ("auto", "cpu")),
         ):
-            if getattr(self, name) not in allowed:
-                raise BadOption(
-                    f"{name} is {getattr(self, name)!r}; give one of {', '.join(allowed)}"
-                )
+            value = getattr(self, name)
+            if value not in allowed and not (name == "sampling" and isinstance(value, Replay)):
+                raise BadOption(f"{name} is {value!r}; give one of {', '.join(allowed)}")
         if not 0 < self.rate < math.inf:
             raise BadOption(f"rate is {self.rate}; give a learning rate above 0")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:

@@ -12,6 +12,7 @@ from retain.errors import BadOption
 from retain.train.data import Data, joined
 from retain.train.needs import Later
 from retain.train.recipe import Recipe
+from retain.train.sampling import Replay, Sampling
 from retain.train.terms import Step, Term
 
 __all__ = ["LogitMatch", "RowCrossEntropy", "beside"]
@@ -25,8 +26,7 @@ def beside(
     """As many old pictures as new ones in a batch of twice the size, and all classes alike often.
 
     Each old picture comes as often as the others, up to one. Where there are more of them than new
-    ones, several epochs become one, which has the new ones several times: so all old ones are
-    there, if there are epochs enough.
+    ones, each epoch takes others: so all old ones are there, if there are epochs enough.
 
     Args:
         fresh: the new ones.
@@ -36,7 +36,7 @@ def beside(
 
     Returns:
         The new ones and then the old ones; the number among `old` of each, −1 for a new one; and
-        the recipe with its epochs and batches, whose order does not ask for classes.
+        the recipe with its batches, and an order that does not ask for classes.
 
     >>> data = Data([0, 1, 2], ("a", "b", "c"))
     >>> beside(data, Data([], ()), Recipe(), seed=0)[1].tolist()
@@ -44,15 +44,16 @@ def beside(
     """
     if not len(old):
         return fresh, np.full(len(fresh), -1), recipe
-    times = min(-(-len(old) // len(fresh)), recipe.epochs)
-    new = np.tile(np.arange(len(fresh)), times)
-    whole, more = divmod(len(new), len(old))
-    again = np.sort(np.random.default_rng(seed).choice(len(old), more, replace=False))
-    drawn = np.concatenate([np.tile(np.arange(len(old)), whole), again]).astype(np.int64)
-    numbers = np.concatenate([np.full(len(new), -1), drawn])
-    epochs = max(1, round(recipe.epochs / times))
-    changed = replace(recipe, epochs=epochs, batch=2 * recipe.batch, sampling="all")
-    return joined([fresh.drawn(new.tolist()), old.drawn(drawn.tolist())]), numbers, changed
+    sampling: Sampling | Replay = "all"
+    if len(old) > len(fresh):
+        drawn, sampling = np.arange(len(old)), Replay(len(fresh))
+    else:
+        whole, more = divmod(len(fresh), len(old))
+        again = np.sort(np.random.default_rng(seed).choice(len(old), more, replace=False))
+        drawn = np.concatenate([np.tile(np.arange(len(old)), whole), again])
+    numbers = np.concatenate([np.full(len(fresh), -1), drawn.astype(np.int64)])
+    changed = replace(recipe, batch=2 * recipe.batch, sampling=sampling)
+    return joined([fresh, old.drawn(drawn.tolist())]), numbers, changed
 
 
 @final

@@ -81,11 +81,12 @@ class DERpp(Method):
     def _logits(self, lesson: Lesson, number: int) -> Any:
         """Of the exemplars, over so many classes; NaN for what is not known.
 
-        Where they were not kept, they are those of the network before the lesson.
+        Where they were not kept, or not of these pictures, they are those of the network before
+        the lesson.
         """
         result = torch.full((len(lesson.exemplars), number), torch.nan)
         found = lesson.carried.get("logits")
-        if found is None and len(result) and lesson.learned:
+        if (found is None or len(found) != len(result)) and len(result) and lesson.learned:
             old, views = lesson.before, lesson.recipe.views
             with at_work(old, lesson.recipe):
                 found = outputs(old, lesson.exemplars.pictures, views).logits

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from retain.train.growing import Growing
 from retain.train.importance import Labels, fisher
@@ -41,6 +41,8 @@ class EWC(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
+    measures: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 50.0
     decay: float = 1.0
     labels: Labels = "sampled"

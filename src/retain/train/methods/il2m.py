@@ -41,8 +41,11 @@ class IL2M(Method):
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
         """Of each class: its mean score then and now, how sure the network was then, the lesson."""
         data, classes = lesson.rehearsed, model.classes
+        if len(classes) < 2:  # nothing was trained, and one class is sure whatever it is asked
+            return {}
         shares = outputs(model, data.pictures, lesson.recipe.views).logits.double().softmax(1)
-        before = {name: place for place, name in enumerate(lesson.before.classes)}
+        known = lesson.before.classes if lesson.learned else ()
+        before = {name: place for place, name in enumerate(known)}
         arrived = [row for row, name in enumerate(data.labels) if name not in before]
         sure = float(shares[arrived].max(1).values.mean()) if arrived else float("nan")
         result = torch.full((4, len(classes)), torch.nan, dtype=torch.float64)

@@ -65,9 +65,14 @@ def _map(model: Growing, name: str, logits: Any, classes: Any, *, learns: bool) 
     return torch.nn.functional.normalize(attention)
 
 
-def _remember(module: Any, inputs: Any, output: Any) -> None:
-    # Without gradients somebody only asks for answers.
-    module.seen_maps = output if output.requires_grad else None
+def _remember(module: Any, inputs: Any, output: Any) -> Any:
+    if not torch.is_grad_enabled():  # somebody only asks for answers
+        module.seen_maps = None
+        return output
+    if not output.requires_grad:  # what comes before does not learn, what follows may
+        return _begin(module, inputs, output)
+    module.seen_maps = output
+    return output
 
 
 def _begin(module: Any, inputs: Any, output: Any) -> Any:
@@ -102,23 +107,37 @@ def _unwatched(model: Growing, layer: str) -> Growing:
     return model
 
 
-def last_maps(model: Growing, pictures: Any) -> str:
+def last_maps(model: Growing, pictures: Any, named: str | None = None) -> str:
     """The name of the layer that gives the last maps, of more than one place, before the head.
+
+    Maps have the sides of the picture, made smaller alike. Where layers that learn make something
+    else of many places after the last of them, as transformers do of tokens, there are none that a
+    prediction rests on.
 
     Args:
         model: left as it is.
         pictures: float [n, channels, height, width], to try with.
+        named: the layer that is wanted; None to look for it.
 
     Raises:
-        BadOption: if no layer gives maps.
+        BadOption: if no layer gives maps, or not that one.
     """
     found: list[str] = []
+    later: list[str] = []
     hooks = []
+    high, wide = pictures.shape[-2:]
     for name, part in model.module.named_modules():
 
         def look(module: Any, inputs: Any, output: Any, name: str = name) -> None:
-            if torch.is_tensor(output) and output.ndim == 4 and output[0, 0].numel() > 1:
+            if not torch.is_tensor(output) or output.ndim < 3:
+                return
+            sides = output.shape[2:]
+            alike = len(sides) == 2 and abs(sides[0] * wide - sides[1] * high) < max(high, wide)
+            if alike and sides.numel() > 1:
                 found.append(name)
+                later.clear()
+            elif sides.numel() > 1 and next(module.parameters(), None) is not None:
+                later.append(name)
 
         if name:
             hooks.append(part.register_forward_hook(look))
@@ -131,10 +150,18 @@ def last_maps(model: Growing, pictures: Any) -> str:
         model.module.train(mode)
         for hook in hooks:
             hook.remove()
-    if not found:
+    if named is not None and named in found:
+        return named
+    if named is not None:
+        known = f"; {', '.join(found[-3:])} does" if found else ""
         raise BadOption(
-            "the network has no layer that gives maps of [channels, height, width]; attention "
-            "needs one: name it with layer="
+            f"layer is {named!r}, which gives no maps of [channels, height, width]{known}"
+        )
+    if not found or later:
+        begins = f", or name one of those before: layer={found[-1]}" if found else ""
+        raise BadOption(
+            f"the network has no layer whose maps of [channels, height, width] its answers rest "
+            f"on, and attention needs one; choose a method that holds answers, such as lwf{begins}"
         )
     return found[-1]
 
@@ -167,13 +194,12 @@ class LwM(Rehearsing):
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         data, among, plan = self.material(lesson)
+        one = lesson.fresh.pictures[torch.arange(min(2, len(lesson.fresh)))]
+        views = lesson.recipe.views(one.to(lesson.model.device))
+        layer = last_maps(lesson.model, views, self.layer)
         if not lesson.learned:
             yield Phase("train", data, [CrossEntropy(among)], plan)
             return None
-        layer = self.layer
-        if layer is None:
-            one = lesson.fresh.pictures[torch.arange(min(2, len(lesson.fresh)))]
-            layer = last_maps(lesson.model, lesson.recipe.views(one.to(lesson.model.device)))
         old = watched(lesson.before, layer, cut=True)
         terms: list[Term] = [
             CrossEntropy(among),

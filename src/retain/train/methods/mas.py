@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from retain.train.growing import Growing
 from retain.train.importance import gathered
@@ -39,6 +39,8 @@ class MAS(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
+    measures: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 0.1
     decay: float = 1.0
     pictures: int | None = None

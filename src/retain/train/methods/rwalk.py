@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from retain.train.checkpoints import prefixed, unprefixed
 from retain.train.growing import Growing
@@ -43,6 +43,8 @@ class RWalk(Rehearsing):
         exemplars: see `Rehearsing`; §4.2 has them.
     """
 
+    measures: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 1.0
     every: int = 50
     decay: float = 0.9

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from retain.train.growing import Growing
 from retain.train.lessons import Lesson, Phase, Phases
@@ -34,6 +34,8 @@ class SI(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
+    measures: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 0.1
     damping: float = 0.1
     exemplars: bool = False
@@ -46,19 +48,19 @@ class SI(Rehearsing):
             held = self.held(lesson, lesson.carried)
             strength = 2 * self.strength
             pull = penalty(lesson.before, held, strength, lesson.recipe, lesson.rates)
-        path = PathIntegral(pull)
+        path = PathIntegral(pull, whole=True)
         yield Phase("train", data, [CrossEntropy(among), path], plan)
-        lesson.left["path"] = {name: each.cpu() for name, each in path.totals.items()}
+        lesson.left["path"] = {
+            name: (each.cpu(), path.begun[name].cpu()) for name, each in path.totals.items()
+        }
         return None
 
     def after(self, lesson: Lesson, model: Growing) -> Mapping[str, Any]:
         """Ω of all weights so far."""
         result = dict(lesson.carried)
-        old = dict(lesson.model.module.named_parameters())
         new = dict(model.module.named_parameters())
-        for name, gain in lesson.left.get("path", {}).items():
-            # The network is where it was trained, the one before on the CPU.
-            moved = new[name].detach().cpu() - old[name].detach().cpu()
+        for name, (gain, begun) in lesson.left.get("path", {}).items():
+            moved = new[name].detach().cpu() - begun
             found = (gain / (moved.square() + self.damping)).clamp(min=0)
             result[name] = result[name] + found if name in result else found
         return result
