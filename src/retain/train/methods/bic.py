@@ -21,6 +21,7 @@ from retain.train.needs import Later
 from retain.train.processes import at_work
 from retain.train.rehearsal import choose, owned
 from retain.train.terms import CrossEntropy, Distillation, Term
+from retain.typed import ABOVE_0, FROM_0, INSIDE, checked
 
 __all__ = ["BiC", "bias"]
 
@@ -53,8 +54,7 @@ class BiC(Method):
     pull: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.aside < 1:
-            raise BadOption(f"a share of {self.aside} cannot be set aside; give one within 0 to 1")
+        checked(self, temperature=ABOVE_0, aside=INSIDE, pull=FROM_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """The training; the correction is computed, not trained."""

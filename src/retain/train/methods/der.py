@@ -20,6 +20,7 @@ from retain.train.processes import at_work
 from retain.train.rehearsal import owned
 from retain.train.replay import LogitMatch, RowCrossEntropy, beside
 from retain.train.terms import Term
+from retain.typed import FROM_0, checked
 
 __all__ = ["DERpp"]
 
@@ -46,6 +47,9 @@ class DERpp(Method):
     single: ClassVar[frozenset[str]] = frozenset({"logits"})
     alpha: float = 0.2
     beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        checked(self, alpha=FROM_0, beta=FROM_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""

@@ -16,6 +16,7 @@ from retain.train.lessons import Lesson, Phase, Phases
 from retain.train.methods.rehearsing import Rehearsing
 from retain.train.paths import penalty
 from retain.train.terms import CrossEntropy, Term
+from retain.typed import FROM_0, FROM_1, SHARE, checked
 
 __all__ = ["EWC"]
 
@@ -46,6 +47,9 @@ class EWC(Rehearsing):
     labels: Labels = "sampled"
     pictures: int | None = 1000
     exemplars: bool = False
+
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, decay=SHARE, pictures=FROM_1)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""

@@ -17,6 +17,7 @@ from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.processes import at_work
 from retain.train.terms import CrossEntropy, FeatureDistillation, Step, Term
+from retain.typed import FROM_0, FROM_1, checked
 
 __all__ = ["LUCIR", "Margin", "imprinted"]
 
@@ -86,6 +87,9 @@ class LUCIR(Method):
     strength: float = 5.0
     margin: float = 0.5
     nearest: int = 2
+
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, margin=FROM_0, nearest=FROM_1)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""

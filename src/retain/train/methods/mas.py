@@ -16,6 +16,7 @@ from retain.train.methods.rehearsing import Rehearsing
 from retain.train.needs import Later
 from retain.train.paths import penalty
 from retain.train.terms import CrossEntropy, Term
+from retain.typed import FROM_0, FROM_1, SHARE, checked
 
 __all__ = ["MAS"]
 
@@ -43,6 +44,9 @@ class MAS(Rehearsing):
     decay: float = 1.0
     pictures: int | None = None
     exemplars: bool = False
+
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, decay=SHARE, pictures=FROM_1)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
