@@ -116,7 +116,8 @@ def checked(made: Any, **limits: Limit) -> None:
     Raises:
         BadOption: which names the first field that does not fit, and says what does.
     """
-    hints = hints_of(type(made))
+    kind: Any = type(made)
+    hints = hints_of(kind)
     for each in fields(made):
         limited(each.name, hints[each.name], getattr(made, each.name), limits.get(each.name))
 

@@ -55,6 +55,11 @@ class Budget:
                 f"of the two, 0 or more"
             )
 
+    @property
+    def most(self) -> int:
+        """The most pictures of a class that may be kept."""
+        return (self.per_class if self.total is None else self.total) or 0
+
     def quotas(self, available: Mapping[str, int]) -> dict[str, int]:
         """How many pictures of each class are kept.
 

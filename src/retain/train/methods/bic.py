@@ -58,6 +58,10 @@ class BiC(Method):
 
     def phases(self, lesson: Lesson) -> Phases:
         """The training; the correction is computed, not trained."""
+        if lesson.model.kind != "linear" and self._share(lesson.memory.budget.most):
+            raise BadOption(
+                "a cosine head has no bias to correct; begin with growing(kind='linear')"
+            )
         learned, held = self._parted(lesson)
         terms: list[Term] = [CrossEntropy()]
         if lesson.learned:
@@ -205,8 +209,6 @@ def bias(
 
 
 def _corrected(model: Growing, alpha: float, beta: float) -> Growing:
-    if model.kind != "linear":
-        raise BadOption("a cosine head has no bias to correct; begin with growing(kind='linear')")
     twin = model.copy()
     newest = twin.layer[len(twin.layer) - 1]
     with torch.no_grad():

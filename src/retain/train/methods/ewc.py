@@ -14,7 +14,7 @@ from retain.train.growing import Growing
 from retain.train.importance import Labels, fisher
 from retain.train.lessons import Lesson, Phase, Phases
 from retain.train.methods.rehearsing import Rehearsing
-from retain.train.paths import penalty
+from retain.train.paths import penalty, refuse_adapters
 from retain.train.terms import CrossEntropy, Term
 from retain.typed import FROM_0, FROM_1, SHARE, checked
 
@@ -53,6 +53,7 @@ class EWC(Rehearsing):
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
+        refuse_adapters(lesson.plan)
         data, among, plan = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.learned and lesson.carried:

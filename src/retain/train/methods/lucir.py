@@ -23,6 +23,8 @@ __all__ = ["LUCIR", "Margin", "imprinted"]
 
 torch: Final = Later("torch", "training a network")
 
+_MIXED: Final = "a margin is kept between whole pictures; turn mixup and cutmix off"
+
 
 @final
 @dataclass(frozen=True, eq=False, slots=True)
@@ -51,7 +53,7 @@ class Margin(Term):
     def loss(self, step: Step) -> Any:
         """See `Term`."""
         if step.soft is not None:
-            raise BadOption("a margin is kept between whole pictures; turn mixup and cutmix off")
+            raise BadOption(_MIXED)
         normal = torch.nn.functional.normalize
         rows = torch.cat([part.weight for part in step.model.layer]).float()
         cosines = normal(step.output.features.float()) @ normal(rows).T
@@ -96,6 +98,8 @@ class LUCIR(Method):
         if lesson.model.kind != "cosine":
             raise BadOption("LUCIR needs a head of cosines; begin with growing(kind='cosine')")
         if not lesson.learned:
+            if lesson.recipe.augment.mixes and lesson.memory.budget.most:
+                raise BadOption(_MIXED)  # which the margins of the next lessons would say
             yield Phase("train", lesson.rehearsed, [CrossEntropy()])
             return None
         data, new = lesson.rehearsed, lesson.new
