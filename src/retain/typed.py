@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from numbers import Integral, Real
-from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, Union, final, get_args, get_origin, get_type_hints
 
 from retain.errors import BadOption
 
-__all__ = ["fields_read", "hints_of", "read"]
+__all__ = ["ABOVE_0", "FROM_0", "FROM_1", "INSIDE", "SHARE", "Limit"]
+__all__ += ["checked", "fields_read", "hints_of", "limited", "read"]
 
 _WORDS: Final = {"true": True, "yes": True, "false": False, "no": False}
 
@@ -31,6 +33,27 @@ _CALLED: Final[Mapping[Any, tuple[str, ...]]] = types.MappingProxyType(
 
 _NOT: Final = object()
 """What a value is that does not fit."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Which numbers an option may have.
+
+    Attributes:
+        words: that say it.
+        holds: whether a number is one of them.
+    """
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+FROM_0: Final = Limit("from 0 on", lambda value: value >= 0)
+FROM_1: Final = Limit("from 1 on", lambda value: value >= 1)
+ABOVE_0: Final = Limit("above 0", lambda value: value > 0)
+SHARE: Final = Limit("from 0 to 1", lambda value: 0 <= value <= 1)
+INSIDE: Final = Limit("between 0 and 1", lambda value: 0 < value < 1)
 
 
 def read(name: str, hint: Any, value: Any) -> Any:
@@ -58,9 +81,45 @@ def read(name: str, hint: Any, value: Any) -> Any:
         _as_text(each) for each in choices if each != types.NoneType
     ):
         raise BadOption(f"{name} cannot be given as text; give it from Python")
-    words = dict.fromkeys(word for each in choices for word in _called(each))
-    *first, last = words
-    raise BadOption(f"{name} is {value!r}; give {', '.join(first)}{' or ' if first else ''}{last}")
+    raise _refused(name, choices, value)
+
+
+def limited(name: str, hint: Any, value: Any, limit: Limit | None = None) -> None:
+    """Raise unless a value is of a type as it is, and a number within its limit.
+
+    Args:
+        name: of the option.
+        hint: its type, as for `read`; text is text here, and says nothing else.
+        value: to be checked.
+        limit: of numbers; None for any that is finite.
+
+    Raises:
+        BadOption: if it does not fit; it says what does.
+
+    >>> limited("every", int | None, 0, FROM_1)
+    Traceback (most recent call last):
+    retain.errors.BadOption: every is 0; give a whole number from 1 on or none
+    """
+    choices = _choices(hint)
+    fits = any(_is(each, value) for each in choices)
+    if not fits or not (limit is None or value is None or limit.holds(value)):
+        raise _refused(name, choices, value, limit)
+
+
+def checked(made: Any, **limits: Limit) -> None:
+    """Raise unless every field of a dataclass has a value of its type, and within its limit.
+
+    Args:
+        made: of the dataclass.
+        **limits: of its numbers, by name.
+
+    Raises:
+        BadOption: which names the first field that does not fit, and says what does.
+    """
+    kind: Any = type(made)
+    hints = hints_of(kind)
+    for each in fields(made):
+        limited(each.name, hints[each.name], getattr(made, each.name), limits.get(each.name))
 
 
 def fields_read(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +148,7 @@ def _fitting(hint: Any, value: Any) -> Any:
     """The value, read if it is text, or `_NOT`."""
     text = value.strip() if isinstance(value, str) else None
     if get_origin(hint) is Literal:
-        return value if any(value is each or text == each for each in get_args(hint)) else _NOT
+        return next((each for each in get_args(hint) if value is each or text == each), _NOT)
     if get_origin(hint) is tuple:
         return _row(get_args(hint)[0], value if text is None else text.split(","))
     if hint is types.NoneType:
@@ -103,6 +162,21 @@ def _fitting(hint: Any, value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return str(value) if number else _same(str, value)
     return _same(hint, value)
+
+
+def _is(hint: Any, value: Any) -> bool:
+    found = _fitting(hint, value)
+    # What is read from text is something else, but for the words that it may be.
+    return found is value or (isinstance(value, str) and found == value)
+
+
+def _refused(
+    name: str, choices: tuple[Any, ...], value: Any, limit: Limit | None = None
+) -> BadOption:
+    said = dict.fromkeys(word for each in choices for word in _called(each))
+    bounds = f" {limit.words}" if limit else ""
+    *first, last = (f"{word}{bounds}" if "number" in word else word for word in said)
+    return BadOption(f"{name} is {value!r}; give {', '.join(first)}{' or ' if first else ''}{last}")
 
 
 def _same(hint: Any, value: Any) -> Any:

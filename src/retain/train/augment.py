@@ -74,6 +74,11 @@ class Augment:
             if getattr(self, name) < 0:
                 raise BadOption(f"{name} is {getattr(self, name)}; give 0 or more")
 
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures are mixed with each other."""
+        return bool(self.mixup or self.cutmix)
+
     def change(self, pictures: Any, views: Views) -> Any:
         """One random version of each picture, as the network takes it.
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol, final
 
 import numpy as np
 
-from retain.errors import BadOption
+from retain.errors import BadLabel, BadOption
 from retain.train.needs import Later
 
 __all__ = ["Data", "Pictures", "joined", "nothing", "split"]
@@ -57,8 +57,18 @@ class Data:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The labels that occur, sorted."""
-        return tuple(sorted(set(self.labels)))
+        """The labels that occur, sorted.
+
+        Raises:
+            BadLabel: if text is mixed with something else.
+        """
+        try:
+            return tuple(sorted(set(self.labels)))
+        except TypeError as error:
+            bad = next(each for each in self.labels if not isinstance(each, str))
+            raise BadLabel(
+                f"{bad!r} cannot be a class; labels are text that is not empty"
+            ) from error
 
     @property
     def counts(self) -> Counter[str]:

@@ -18,6 +18,7 @@ from retain.train.data import Data
 from retain.train.growing import Growing
 from retain.train.inference import judging
 from retain.train.needs import Later
+from retain.typed import FROM_1, limited
 
 __all__ = ["Labels", "fisher", "gathered"]
 
@@ -57,7 +58,7 @@ def fisher(
 
     Raises:
         BadLabel: if a label is none of the model's classes.
-        BadOption: if there are no pictures, or no such `labels`.
+        BadOption: if there are no pictures, no such `labels`, or `most` is below 1.
     """
     if labels not in get_args(Labels):
         raise BadOption(f"labels is {labels!r}; give one of {', '.join(get_args(Labels))}")
@@ -108,8 +109,9 @@ def gathered(
         seed: of the choice of `most`.
 
     Raises:
-        BadOption: if there are no pictures.
+        BadOption: if there are no pictures, or `most` is not a whole number from 1 on.
     """
+    limited("most", int | None, most, FROM_1)
     if not len(data):
         raise BadOption("there are no pictures to measure importance on; give some")
     numbers = np.arange(len(data))

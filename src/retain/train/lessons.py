@@ -301,8 +301,10 @@ def teach(
         progress: of each phase.
 
     Raises:
-        BadOption: if there are no pictures, two phases of the method have one name, or `folder`
-            belongs to another lesson.
+        BadLabel: if a label is empty or not text.
+        BadOption: if there are no pictures, two phases of the method have one name, the recipe has
+            patience and no validation picture is of a known class, or `folder` belongs to another
+            lesson.
         Refused: if the loss is not a finite number.
         MissingExtra: if TensorBoard is needed and not installed.
     """
@@ -341,7 +343,7 @@ def teach(
                 replace(own, seed=_derived(recipe.seed, taught.lessons, phase.name)),
                 plan=phase.plan if asked is None else narrowed(asked, phase.plan),
                 terms=phase.terms,
-                validation=phase.validation or _known(validation, phase.start or model),
+                validation=phase.validation or _known(validation, phase.start or model, own),
                 folder=None if folder is None else Path(folder) / phase.name,
                 save_every=save_every,
                 before_saving=before_saving,
@@ -381,12 +383,17 @@ def unheld(method: Method, taught: Taught) -> tuple[str, ...]:
     )
 
 
-def _known(data: Data | None, model: Growing) -> Data | None:
-    """The pictures of classes that a network has; None if there are none."""
+def _known(data: Data | None, model: Growing, recipe: Recipe) -> Data | None:
+    """The pictures of classes that a network has; None if there are none, and none are needed."""
     if data is None:
         return None
     classes = set(model.classes)
     rows = [row for row, label in enumerate(data.labels) if label in classes]
+    if not rows and recipe.patience is not None:
+        raise BadOption(
+            f"patience needs validation= pictures of classes that the network knows, such as "
+            f"{model.classes[0]!r}, and none of the {len(data)} given shows one; give some of each"
+        )
     return data.drawn(rows) if rows else None
 
 

@@ -17,10 +17,11 @@ from retain.train.data import Data
 from retain.train.growing import Growing
 from retain.train.importance import fisher
 from retain.train.needs import Later
+from retain.train.plan import Plan
 from retain.train.recipe import Recipe
 from retain.train.terms import Step, Term, WeightPenalty
 
-__all__ = ["PathIntegral", "RiemannianWalk", "penalty"]
+__all__ = ["PathIntegral", "RiemannianWalk", "penalty", "refuse_adapters"]
 
 torch: Final = Later("torch", "training a network")
 
@@ -55,6 +56,19 @@ def penalty(
             for name, each in importance.items()
         }
     return WeightPenalty(reference, importance, strength)
+
+
+def refuse_adapters(plan: Plan | None) -> None:
+    """Raise if by a user's plan adapters would learn in the place of weights that are to be held.
+
+    Raises:
+        BadOption: which says what to do instead.
+    """
+    if plan is not None and plan.lora:
+        raise BadOption(
+            "this method holds the weights themselves where they mattered, and with adapters they "
+            "do not learn; take a plan without lora, or a method that holds answers, such as lwf"
+        )
 
 
 @final

@@ -15,6 +15,7 @@ from retain.train.data import Data, joined
 from retain.train.growing import Growing, Output
 from retain.train.inference import outputs
 from retain.train.needs import Later
+from retain.typed import checked
 
 __all__ = ["Budget", "Choice", "Memory", "choose", "kept", "owned"]
 
@@ -39,19 +40,25 @@ class Budget:
         per_class: of each class.
 
     Raises:
-        BadOption: if not exactly one is given, or it is negative.
+        BadOption: if not exactly one is given, or it is negative or no whole number.
     """
 
     total: int | None = None
     per_class: int | None = None
 
     def __post_init__(self) -> None:
+        checked(self)
         given = [each for each in (self.total, self.per_class) if each is not None]
         if len(given) != 1 or given[0] < 0:
             raise BadOption(
                 f"a budget of total={self.total}, per_class={self.per_class} cannot be; give one "
                 f"of the two, 0 or more"
             )
+
+    @property
+    def most(self) -> int:
+        """The most pictures of a class that may be kept."""
+        return (self.per_class if self.total is None else self.total) or 0
 
     def quotas(self, available: Mapping[str, int]) -> dict[str, int]:
         """How many pictures of each class are kept.
@@ -88,10 +95,16 @@ class Memory:
     Attributes:
         budget: how many.
         choice: which.
+
+    Raises:
+        BadOption: if there is no such choice.
     """
 
     budget: Budget = field(default_factory=lambda: Budget(total=2000))
     choice: Choice = "herding"
+
+    def __post_init__(self) -> None:
+        checked(self)
 
 
 def choose(

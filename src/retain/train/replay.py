@@ -15,9 +15,12 @@ from retain.train.recipe import Recipe
 from retain.train.sampling import Replay, Sampling
 from retain.train.terms import Step, Term
 
-__all__ = ["LogitMatch", "RowCrossEntropy", "beside"]
+__all__ = ["MIXED", "LogitMatch", "RowCrossEntropy", "beside"]
 
 torch: Final = Later("torch", "training a network")
+
+MIXED: Final = "remembered logits speak of whole pictures; turn mixup and cutmix off"
+"""Why they cannot be matched with others."""
 
 
 def beside(
@@ -95,7 +98,7 @@ class LogitMatch(Term):
     def loss(self, step: Step) -> Any:
         """See `Term`."""
         if step.soft is not None:
-            raise BadOption("remembered logits speak of whole pictures; turn mixup and cutmix off")
+            raise BadOption(MIXED)
         logits = step.output.logits.float()
         wanted = self.wanted[self.rows[step.numbers]].to(logits.device)
         known = ~wanted.isnan()

@@ -93,6 +93,7 @@ _TYPES: Final[Mapping[str, Any]] = MappingProxyType(
         "clip": float | _None,
         "memory": int | _None,
         "per_class": int | _None,
+        "choice": hints_of(Memory)["choice"],
         "auxiliary": str | _None,
         "auxiliary_pictures": int | _None,
     }

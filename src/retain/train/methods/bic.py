@@ -21,6 +21,7 @@ from retain.train.needs import Later
 from retain.train.processes import at_work
 from retain.train.rehearsal import choose, owned
 from retain.train.terms import CrossEntropy, Distillation, Term
+from retain.typed import ABOVE_0, FROM_0, INSIDE, checked
 
 __all__ = ["BiC", "bias"]
 
@@ -53,11 +54,14 @@ class BiC(Method):
     pull: float = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 < self.aside < 1:
-            raise BadOption(f"a share of {self.aside} cannot be set aside; give one within 0 to 1")
+        checked(self, temperature=ABOVE_0, aside=INSIDE, pull=FROM_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """The training; the correction is computed, not trained."""
+        if lesson.model.kind != "linear" and self._share(lesson.memory.budget.most):
+            raise BadOption(
+                "a cosine head has no bias to correct; begin with growing(kind='linear')"
+            )
         learned, held = self._parted(lesson)
         terms: list[Term] = [CrossEntropy()]
         if lesson.learned:
@@ -205,8 +209,6 @@ def bias(
 
 
 def _corrected(model: Growing, alpha: float, beta: float) -> Growing:
-    if model.kind != "linear":
-        raise BadOption("a cosine head has no bias to correct; begin with growing(kind='linear')")
     twin = model.copy()
     newest = twin.layer[len(twin.layer) - 1]
     with torch.no_grad():

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, final
 
 import numpy as np
 
+from retain.errors import BadOption
 from retain.train.data import Data, joined
 from retain.train.growing import Growing
 from retain.train.inference import outputs
@@ -18,8 +19,9 @@ from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
 from retain.train.processes import at_work
 from retain.train.rehearsal import owned
-from retain.train.replay import LogitMatch, RowCrossEntropy, beside
+from retain.train.replay import MIXED, LogitMatch, RowCrossEntropy, beside
 from retain.train.terms import Term
+from retain.typed import FROM_0, checked
 
 __all__ = ["DERpp"]
 
@@ -47,9 +49,14 @@ class DERpp(Method):
     alpha: float = 0.2
     beta: float = 0.5
 
+    def __post_init__(self) -> None:
+        checked(self, alpha=FROM_0, beta=FROM_0)
+
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         old, number = lesson.exemplars, len(lesson.model.classes)
+        if lesson.recipe.augment.mixes and lesson.memory.budget.most and not len(old):
+            raise BadOption(MIXED)  # which the logits of the next lesson would say
         data, places, recipe = beside(lesson.fresh, old, lesson.recipe, lesson.seed("beside"))
         among = torch.from_numpy(places)
         kept = (among >= 0).float()

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
-from retain.errors import BadOption
 from retain.train.data import Data
 from retain.train.growing import Growing
 from retain.train.lessons import Lesson, Method, Phase, Phases
 from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, Step, Term
+from retain.typed import checked
 
 __all__ = ["DMC", "DoubleDistillation"]
 
@@ -76,8 +76,7 @@ class DMC(Method):
     begin: Literal["fresh", "old"] = "fresh"
 
     def __post_init__(self) -> None:
-        if self.begin not in ("fresh", "old"):
-            raise BadOption(f"begin is {self.begin!r}; give fresh or old")
+        checked(self)
 
     def reach(self, *, lessons: int, known: bool) -> Plan:
         """Everything, from fresh weights where there are two teachers and nothing else is said."""

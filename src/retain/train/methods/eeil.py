@@ -11,6 +11,7 @@ from typing import ClassVar, final
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.processes import at_work
 from retain.train.terms import CrossEntropy, Distillation
+from retain.typed import ABOVE_0, FROM_0, checked
 
 __all__ = ["EEIL"]
 
@@ -37,6 +38,15 @@ class EEIL(Method):
     strength: float = 1.0
     balanced_epochs: float = 0.75
     balanced_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        checked(
+            self,
+            temperature=ABOVE_0,
+            strength=FROM_0,
+            balanced_epochs=ABOVE_0,
+            balanced_rate=ABOVE_0,
+        )
 
     def phases(self, lesson: Lesson) -> Phases:
         """The unbalanced phase and, after the first lesson, the balanced one."""

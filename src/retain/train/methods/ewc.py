@@ -14,8 +14,9 @@ from retain.train.growing import Growing
 from retain.train.importance import Labels, fisher
 from retain.train.lessons import Lesson, Phase, Phases
 from retain.train.methods.rehearsing import Rehearsing
-from retain.train.paths import penalty
+from retain.train.paths import penalty, refuse_adapters
 from retain.train.terms import CrossEntropy, Term
+from retain.typed import FROM_0, FROM_1, SHARE, checked
 
 __all__ = ["EWC"]
 
@@ -49,8 +50,12 @@ class EWC(Rehearsing):
     pictures: int | None = 1000
     exemplars: bool = False
 
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, decay=SHARE, pictures=FROM_1)
+
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
+        refuse_adapters(lesson.plan)
         data, among, plan = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.learned and lesson.carried:

@@ -8,6 +8,7 @@ from typing import Literal, final
 from retain.train.lessons import Lesson, Method, Phase, Phases
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy
+from retain.typed import checked
 
 __all__ = ["FineTuning"]
 
@@ -23,6 +24,9 @@ class FineTuning(Method):
     """
 
     over: Literal["present", "all"] = "present"
+
+    def __post_init__(self) -> None:
+        checked(self)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""

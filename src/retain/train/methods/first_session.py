@@ -15,6 +15,7 @@ from retain.train.methods.exact import Exact, seen
 from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy
+from retain.typed import checked
 
 __all__ = ["FirstSession"]
 
@@ -37,6 +38,10 @@ class FirstSession(Exact):
     """
 
     plan: str = "full"
+
+    def __post_init__(self) -> None:
+        checked(self)
+        Plan.preset(self.plan)
 
     def reach(self, *, lessons: int, known: bool) -> Plan:
         """As its option says."""

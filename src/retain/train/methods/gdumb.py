@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final, Literal, final
 
-from retain.errors import BadOption
 from retain.train.data import Data
 from retain.train.growing import Growing
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
@@ -17,6 +16,7 @@ from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.rehearsal import kept
 from retain.train.terms import CrossEntropy
+from retain.typed import FROM_0, checked
 
 __all__ = ["GDumb"]
 
@@ -43,8 +43,7 @@ class GDumb(Method):
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.begin not in ("fresh", "given"):
-            raise BadOption(f"begin is {self.begin!r}; give fresh or given")
+        checked(self, cutmix=FROM_0)
 
     def reach(self, *, lessons: int, known: bool) -> Plan:
         """Everything, from fresh weights or from given ones with a fresh head."""

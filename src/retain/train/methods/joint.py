@@ -8,6 +8,7 @@ from typing import ClassVar, final
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy
+from retain.typed import SHARE, checked
 
 __all__ = ["Joint"]
 
@@ -30,7 +31,7 @@ class Joint(Method):
     shrink: float = 1.0
 
     def __post_init__(self) -> None:
-        Plan(shrink=self.shrink)
+        checked(self, shrink=SHARE)
 
     def reach(self, *, lessons: int, known: bool) -> Plan:
         """Everything."""

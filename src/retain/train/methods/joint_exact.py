@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, final
 
-from retain.errors import BadOption
 from retain.train.growing import Growing, growing
 from retain.train.lessons import Keeps, Lesson, Phase, Phases
 from retain.train.methods.exact import Exact, seen
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy
+from retain.typed import checked
 
 __all__ = ["JointExact"]
 
@@ -54,9 +54,7 @@ class JointExact(Exact):
     smoothing: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.begin not in ("given", "last"):
-            raise BadOption(f"begin is {self.begin!r}; give given or last")
-        Plan(batchnorm=self.batchnorm)
+        checked(self)
         CrossEntropy(smoothing=self.smoothing)
 
     def reach(self, *, lessons: int, known: bool) -> Plan:

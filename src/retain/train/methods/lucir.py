@@ -17,10 +17,13 @@ from retain.train.needs import Later
 from retain.train.plan import Plan
 from retain.train.processes import at_work
 from retain.train.terms import CrossEntropy, FeatureDistillation, Step, Term
+from retain.typed import FROM_0, FROM_1, checked
 
 __all__ = ["LUCIR", "Margin", "imprinted"]
 
 torch: Final = Later("torch", "training a network")
+
+_MIXED: Final = "a margin is kept between whole pictures; turn mixup and cutmix off"
 
 
 @final
@@ -50,7 +53,7 @@ class Margin(Term):
     def loss(self, step: Step) -> Any:
         """See `Term`."""
         if step.soft is not None:
-            raise BadOption("a margin is kept between whole pictures; turn mixup and cutmix off")
+            raise BadOption(_MIXED)
         normal = torch.nn.functional.normalize
         rows = torch.cat([part.weight for part in step.model.layer]).float()
         cosines = normal(step.output.features.float()) @ normal(rows).T
@@ -87,11 +90,16 @@ class LUCIR(Method):
     margin: float = 0.5
     nearest: int = 2
 
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, margin=FROM_0, nearest=FROM_1)
+
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         if lesson.model.kind != "cosine":
             raise BadOption("LUCIR needs a head of cosines; begin with growing(kind='cosine')")
         if not lesson.learned:
+            if lesson.recipe.augment.mixes and lesson.memory.budget.most:
+                raise BadOption(_MIXED)  # which the margins of the next lessons would say
             yield Phase("train", lesson.rehearsed, [CrossEntropy()])
             return None
         data, new = lesson.rehearsed, lesson.new

@@ -13,6 +13,7 @@ from retain.train.lessons import Lesson, Phase, Phases
 from retain.train.methods.rehearsing import Rehearsing
 from retain.train.plan import Plan
 from retain.train.terms import CrossEntropy, Distillation, Term
+from retain.typed import ABOVE_0, FROM_0, checked
 
 __all__ = ["LwF"]
 
@@ -39,6 +40,9 @@ class LwF(Rehearsing):
     warm_up: int = 0
     exemplars: bool = False
     groups: bool = True
+
+    def __post_init__(self) -> None:
+        checked(self, temperature=ABOVE_0, strength=FROM_0, warm_up=FROM_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """The warm-up, if there is one, and the training of everything."""

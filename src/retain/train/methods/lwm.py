@@ -14,6 +14,7 @@ from retain.train.lessons import Lesson, Phase, Phases
 from retain.train.methods.rehearsing import Rehearsing
 from retain.train.needs import Later
 from retain.train.terms import CrossEntropy, Distillation, Step, Term
+from retain.typed import ABOVE_0, FROM_0, checked
 
 __all__ = ["Attention", "LwM", "last_maps", "watched"]
 
@@ -190,6 +191,9 @@ class LwM(Rehearsing):
     temperature: float = 2.0
     layer: str | None = None
     exemplars: bool = False
+
+    def __post_init__(self) -> None:
+        checked(self, beta=FROM_0, gamma=FROM_0, temperature=ABOVE_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""

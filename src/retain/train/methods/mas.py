@@ -14,8 +14,9 @@ from retain.train.importance import gathered
 from retain.train.lessons import Lesson, Phase, Phases
 from retain.train.methods.rehearsing import Rehearsing
 from retain.train.needs import Later
-from retain.train.paths import penalty
+from retain.train.paths import penalty, refuse_adapters
 from retain.train.terms import CrossEntropy, Term
+from retain.typed import FROM_0, FROM_1, SHARE, checked
 
 __all__ = ["MAS"]
 
@@ -46,8 +47,12 @@ class MAS(Rehearsing):
     pictures: int | None = None
     exemplars: bool = False
 
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, decay=SHARE, pictures=FROM_1)
+
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
+        refuse_adapters(lesson.plan)
         data, among, plan = self.material(lesson)
         terms: list[Term] = [CrossEntropy(among)]
         if lesson.learned and lesson.carried:

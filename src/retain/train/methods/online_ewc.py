@@ -41,6 +41,9 @@ class OnlineEWC(Rehearsing):
     pictures: int | None = 1000
     exemplars: bool = False
 
+    def __post_init__(self) -> None:
+        self._whole()
+
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""
         return self._whole().phases(lesson)

@@ -16,6 +16,7 @@ from retain.train.methods.rehearsing import Rehearsing
 from retain.train.needs import Later
 from retain.train.paths import PathIntegral, RiemannianWalk, penalty
 from retain.train.terms import CrossEntropy
+from retain.typed import ABOVE_0, FROM_0, FROM_1, SHARE, checked
 
 __all__ = ["RWalk"]
 
@@ -50,6 +51,9 @@ class RWalk(Rehearsing):
     decay: float = 0.9
     damping: float = 1e-3
     exemplars: bool = False
+
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, every=FROM_1, decay=SHARE, damping=ABOVE_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""

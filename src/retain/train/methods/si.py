@@ -14,6 +14,7 @@ from retain.train.lessons import Lesson, Phase, Phases
 from retain.train.methods.rehearsing import Rehearsing
 from retain.train.paths import PathIntegral, penalty
 from retain.train.terms import CrossEntropy
+from retain.typed import ABOVE_0, FROM_0, checked
 
 __all__ = ["SI"]
 
@@ -39,6 +40,9 @@ class SI(Rehearsing):
     strength: float = 0.1
     damping: float = 0.1
     exemplars: bool = False
+
+    def __post_init__(self) -> None:
+        checked(self, strength=FROM_0, damping=ABOVE_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """One phase."""

@@ -12,6 +12,7 @@ from retain.train.growing import Growing
 from retain.train.lessons import Keeps, Lesson, Method, Phase, Phases
 from retain.train.needs import Later
 from retain.train.terms import CrossEntropy, Distillation, Step, Term
+from retain.typed import ABOVE_0, checked
 
 __all__ = ["WA", "NotNegative", "aligned"]
 
@@ -49,6 +50,9 @@ class WA(Method):
     keeps: ClassVar[Keeps] = "exemplars"
     temperature: float = 2.0
     positive: bool = False
+
+    def __post_init__(self) -> None:
+        checked(self, temperature=ABOVE_0)
 
     def phases(self, lesson: Lesson) -> Phases:
         """The training; the alignment is computed."""
