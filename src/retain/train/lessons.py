@@ -312,17 +312,9 @@ def teach(
         raise BadOption("the lesson has no pictures; give some")
     seed = _derived(recipe.seed, taught.lessons, "head")
     model = taught.model.grown(fresh.classes, seed)
-    lesson = Lesson(
-        taught.model.frozen(),
-        model,
-        fresh,
-        taught.exemplars,
-        taught.carried,
-        taught.lessons,
-        recipe,
-        memory or Memory(),
-        plan,
-    )
+    known = (taught.exemplars, taught.carried, taught.lessons)
+    before = taught.model.frozen()
+    lesson = Lesson(before, model, fresh, *known, recipe, memory or Memory(), plan)
     notes = list(unheld(method, taught))
     histories: dict[str, tuple[Epoch, ...]] = {}
     if len(model.classes) < 2:

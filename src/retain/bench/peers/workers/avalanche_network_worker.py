@@ -37,7 +37,7 @@ STRATEGIES: dict[str, tuple[str, dict[str, Any]]] = {
     "der": ("DER", {"alpha": 0.2, "beta": 0.5}),
     "gdumb": ("Naive", {}),
     "ewc": ("EWC", {"ewc_lambda": 5000.0, "mode": "separate"}),
-    "online-ewc": ("EWC", {"ewc_lambda": 5000.0, "mode": "online", "decay_factor": 0.95}),
+    "online-ewc": ("EWC", {"ewc_lambda": 50.0, "mode": "online", "decay_factor": 0.95}),
     "lwf": ("LwF", {"alpha": 1.0, "temperature": 2.0}),
     "mas": ("MAS", {}),
     "rwalk": ("Naive", {}),
