@@ -360,26 +360,20 @@ def narrowed(plan: Plan, own: Plan) -> Plan:
     """
     if own.body == "re-initialised":
         return own
-    frozen = "frozen" in (plan.batchnorm, own.batchnorm)
-    batchnorm: Literal["trained", "frozen"] = "frozen" if frozen else "trained"
+    batchnorm: Any = "frozen" if "frozen" in (plan.batchnorm, own.batchnorm) else "trained"
     if plan == Plan(batchnorm=plan.batchnorm):
         return replace(own, batchnorm=batchnorm)
     head = plan.head if own.head == "fine-tuned" or plan.copy_first is not None else own.head
     if own.body == "frozen":
         return replace(own, head=head, head_rate=plan.head_rate, batchnorm=batchnorm)
     usual = Plan()
-    kept = {
+    merged = {
         each.name: getattr(own, each.name)
         for each in fields(own)
         if plan.copy_first is None and getattr(plan, each.name) == getattr(usual, each.name)
     }
-    changes: dict[str, Any] = {
-        "head": head,
-        "rules": (*plan.rules, *own.rules),
-        "batchnorm": batchnorm,
-    }
-    changes["shrink"] = min(plan.shrink, own.shrink)
-    return replace(plan, **(kept | changes))
+    merged |= {"head": head, "rules": (*plan.rules, *own.rules), "batchnorm": batchnorm}
+    return replace(plan, **(merged | {"shrink": min(plan.shrink, own.shrink)}))
 
 
 PRESETS: Final[Mapping[str, Plan]] = MappingProxyType(
