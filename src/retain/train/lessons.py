@@ -370,8 +370,8 @@ def unheld(method: Method, taught: Taught) -> tuple[str, ...]:
         return ()
     return (
         f"nothing tells how much the weights matter for the {known} classes that the network knows "
-        f"already: in this lesson they are not held, and it may forget; from the next one on the "
-        f"weights are",
+        f"already: in this lesson they are not held, and it may forget these classes; from the "
+        f"next lesson on they are",
     )
 
 

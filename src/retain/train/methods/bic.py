@@ -37,7 +37,8 @@ class BiC(Method):
     training and never learned from: it counts in the budget, and alone decides α and β (§3.2, §4).
     Where it has none of the old classes or none of the new ones, nothing is corrected; exemplars
     that another method or budget chose, or of a class some of which are gone, are all learned from.
-    Deviations: α and β are the exact minimum of the cross-entropy of the scores in evaluation mode,
+    Deviations: where no class is new, λ is the share of the classes of which nothing arrived; α and
+    β are the exact minimum of the cross-entropy of the scores in evaluation mode,
     not some epochs of SGD; they become part of the head's weights, which says the same until these
     learn on, with α times less of a gradient than under a correction that stays outside.
 

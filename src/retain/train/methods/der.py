@@ -34,9 +34,11 @@ class DERpp(Method):
     """New pictures, α·distance of kept pictures from their logits, β·their labels (equation 6).
 
     A mean over the new pictures and one over the kept ones, as many of either in a step.
-    Deviations: logits are those at the end of the lesson that chose the picture, not of the step
-    that met it, and say nothing of classes that came later; one draw from the memory serves both
-    terms; pictures are chosen at random, class by class alike, where the paper has a reservoir.
+    Deviations: the distance is a mean over classes, where equation 5 has a squared norm (as in the
+    authors' toolbox); logits are those at the end of the lesson that chose the picture, not of the
+    step that met it, and say nothing of classes that came later; one draw from the memory serves
+    both terms; pictures are chosen at random, class by class alike, where the paper has a
+    reservoir.
 
     Attributes:
         alpha: α; 0.2, as the authors' toolbox has it for CIFAR-10 and Tiny ImageNet with 500

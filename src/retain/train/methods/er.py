@@ -21,9 +21,9 @@ class ER(Method):
     """Cross-entropy over all classes, on a batch of new pictures and another of exemplars.
 
     Deviations: the two batches are shuffled into one of twice the size, which has about as many of
-    either; an epoch goes through the memory instead of drawing from it at every step; the memory
-    chooses at the end of a lesson, not picture by picture, and by its own rule
-    (the paper's reservoir is ``Memory(choice="random")``).
+    either; the memory is gone through, from one epoch to the next where it is larger than the
+    lesson, instead of drawn from at every step; the memory chooses at the end of a lesson, not
+    picture by picture, and by its own rule (the paper's reservoir is ``Memory(choice="random")``).
     """
 
     keeps: ClassVar[Keeps] = "exemplars"

@@ -154,7 +154,7 @@ def last_maps(model: Growing, pictures: Any, named: str | None = None) -> str:
     if named is not None and named in found:
         return named
     if named is not None:
-        known = f"; {', '.join(found[-3:])} does" if found else ""
+        known = f"; give one that does, such as {found[-1]}" if found else ""
         raise BadOption(
             f"layer is {named!r}, which gives no maps of [channels, height, width]{known}"
         )

@@ -40,6 +40,9 @@ class NotNegative(Term):
 class WA(Method):
     """(1 − λ)·cross-entropy + λ·distillation, λ = n/(n + m) (equation 4), then weights aligned.
 
+    Where no class is new, which the paper does not have, λ is the share of the classes of which
+    nothing arrived.
+
     Attributes:
         temperature: T of equation 3; §5.1 takes 2.
         positive: keep the weights of the head from going below zero in training, as §4.3 does.
