@@ -33,7 +33,7 @@ torch: Final = Later("torch", "training a network")
 class DERpp(Method):
     """New pictures, α·distance of kept pictures from their logits, β·their labels (equation 6).
 
-    A mean over the new pictures and one over the kept ones, as many of either in a step.
+    A mean over the new pictures and one over the kept ones, about as many of either in a step.
     Deviations: the distance is a mean over classes, where equation 5 has a squared norm (as in the
     authors' toolbox); logits are those at the end of the lesson that chose the picture, not of the
     step that met it, and say nothing of classes that came later; one draw from the memory serves

@@ -31,10 +31,11 @@ class RWalk(Rehearsing):
     F is the running Fisher information (equation 10), s the scores (equations 6 and 7), the mean of
     those so far and those of the lesson. Both are brought to 0…1 over all weights, as the authors'
     published code does. Deviations: F is taken picture by picture, from the first batch of each
-    stretch, where their code squares the mean gradient of every batch, and over all known classes,
-    also where only those that arrive compete; the sum is cut where a step would overshoot (see
-    `penalty`); exemplars, which §4.2 adds, only where
-    they are asked for (the choices ``"entropy"`` and ``"distance"`` of `Memory` are from there).
+    stretch (of its first part, where batches are cut for accumulation), where their code squares
+    the mean gradient of every batch, and over all known classes, while only those that arrive
+    compete; one head grows, and parts of it that rest keep their scores; the sum is cut where a
+    step would overshoot (see `penalty`); exemplars, which §4.2 adds, only where they are asked for
+    (the choices ``"entropy"`` and ``"distance"`` of `Memory` are from there).
 
     Attributes:
         strength: λ; 1, within the 0.1 to 10 that their code chooses among.
