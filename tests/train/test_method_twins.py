@@ -215,7 +215,7 @@ def test_wa_is_its_twin(reels):
     weights = {}
     for scene in scenes(make("wa", temperature=3.0), reels):
         known, old = KNOWN[scene.number], weights
-        past = 1 - len(set(scene.fresh.labels)) / len(scene.after.model.classes)
+        past = known / len(scene.after.model.classes)  # n/(n + m)
         weights = replaying.wa(
             scene.begun(old), old, scene.reel.steps, past=past, temperature=3.0, known=known, **HOW
         )
