@@ -49,10 +49,11 @@ def parts(device, **tensors):
 
 
 def test_synaptic_intelligence_subtracts_on_one_device():
-    """After a lesson the network is on the GPU, and the one before it on the CPU."""
+    """After a lesson the network is on the GPU, and where it began was kept on the CPU."""
     with FakeTensorMode():
-        before, after = parts("cpu", w=(3, 2)), parts("cuda", w=(3, 2))
-        lesson = SimpleNamespace(model=before, carried={}, left={"path": {"w": torch.ones(3, 2)}})
+        after = parts("cuda", w=(3, 2))
+        path = {"w": (torch.ones(3, 2), torch.ones(3, 2))}
+        lesson = SimpleNamespace(carried={}, left={"path": path})
         found = make("si").after(lesson, after)
         assert found["w"].device.type == "cpu"
         lesson.carried = found
