@@ -18,8 +18,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 DATA ?= $(or $(RETAIN_DATA),../shared)
 
 # Of tests/train those that are quick: what needs whole networks, or a classifier, is for test-slow.
-QUICK := augment known_mistakes loop method_laws methods named odd_lessons plan rehearsal resuming \
-	terms weights
+QUICK := augment known_mistakes loop method_laws method_twins methods named odd_lessons option_values plan \
+	rare_lessons rehearsal resuming terms weights
 
 .PHONY: demo test test-train test-slow test-browser screenshots test-api lint types imports bench docs clean
 
