@@ -279,6 +279,7 @@ def unforgotten(store: Store, images: Collection[str]) -> Iterator[Callable[[], 
     finally:
         if store.unknown(images):
             store.end_training()
+            store.drop_candidates()
 
 
 def apart(data: Data, recipe: Recipe) -> tuple[Data, Data | None]:

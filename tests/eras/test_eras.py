@@ -355,6 +355,18 @@ def test_a_candidate_given_up_is_dropped_by_the_next(mine, tmp_path):
     assert mine.verify().notes == ()
 
 
+def test_what_a_candidate_that_never_came_into_force_saw_is_forgotten_too(mine):
+    """The old mistake: it may have been trained with the picture, and the receipt said "exact"."""
+    taught(mine, "ant", "bee")
+    adapt(mine, C, dry_run=True)
+    assert mine.forget(images(mine)[0], force=True).level == "exact"
+    with mine._session.store._transaction() as connection:
+        for table in ("later_features", "extractors WHERE id > 0"):
+            rows = connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()
+            assert rows == 0, table
+    assert mine.verify().notes == ()
+
+
 def test_what_others_learn_meanwhile_is_looked_at_in_the_end(mine, twin, monkeypatch):
     monkeypatch.setattr(adapting, "_CHUNK", 4)
     taught(mine, "ant", "bee")

@@ -246,8 +246,18 @@ class Store(Records):
         After the transaction the bytes are overwritten and unlinked and the database is rewritten;
         if that is interrupted, or others read for long, the next `writing` finishes it: ask
         `unerased`.
+
+        What was computed with an extractor that never came into force goes too: it may have been
+        trained with them, and what it is when somebody adapts just now, that training looks after.
         """
-        with self._transaction(writes=True) as connection:
+        with ExitStack() as stack:
+            idle = False
+            with suppress(Locked):
+                stack.enter_context(self.adapting())
+                idle = True
+            connection = stack.enter_context(self._transaction(writes=True))
+            if idle:
+                writing.drop_candidates(connection, self._eras(connection)[1])
             trained = reading.trained(connection, images)
             vectors = writing.feature_bytes(connection, images)
             writing.delete_images(connection, [*images, *writing.staged(connection)])

@@ -131,7 +131,7 @@ class Plan:
             worse than random weights do (Ash and Adams 2020, 1910.08475, §4, where the random part
             is noise of one small size; here what `reinitialise` gives). 1 keeps them.
         batchnorm: ``"frozen"`` keeps every batch normalisation as it is, wherever it stands, but
-            for those that are re-initialised with the layers around them.
+            for those that are re-initialised with the layers around them, or that a rule names.
 
     Raises:
         BadOption: if a value is impossible, or two contradict each other.
@@ -166,7 +166,7 @@ class Plan:
             if rate is not None and not 0 <= rate < math.inf:
                 raise BadOption(f"a rate of {rate} cannot be; give 0 or more")
         if not 0 < self.layer_decay <= 1:
-            raise BadOption(f"layer_decay is {self.layer_decay}; give a number from 0 to 1")
+            raise BadOption(f"layer_decay is {self.layer_decay}; give a number above 0, up to 1")
         if not 0 <= self.shrink <= 1:
             raise BadOption(f"shrink is {self.shrink}; give a number from 0 to 1")
         if self.batchnorm not in ("trained", "frozen"):

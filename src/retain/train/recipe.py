@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Final, Literal, final, get_args
 
 from retain.errors import BadOption
@@ -122,6 +123,8 @@ class Recipe:
             value = getattr(self, name)
             if value not in allowed and not (name == "sampling" and isinstance(value, Replay)):
                 raise BadOption(f"{name} is {value!r}; give one of {', '.join(allowed)}")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, Integral) or self.seed < 0:
+            raise BadOption(f"seed is {self.seed!r}; give a whole number from 0 on")
         if not 0 < self.rate < math.inf:
             raise BadOption(f"rate is {self.rate}; give a learning rate above 0")
         if not 0 <= self.momentum < 1 or not 0 <= self.weight_decay < math.inf:
