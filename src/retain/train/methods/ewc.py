@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from retain.train.growing import Growing
 from retain.train.importance import Labels, fisher
 from retain.train.lessons import Lesson, Phase, Phases
-from retain.train.methods.rehearsing import Rehearsing
+from retain.train.methods.rehearsing import Holding
 from retain.train.paths import penalty, refuse_adapters
 from retain.train.terms import CrossEntropy, Term
 from retain.typed import FROM_0, FROM_1, SHARE, checked
@@ -23,7 +23,7 @@ __all__ = ["EWC"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class EWC(Rehearsing):
+class EWC(Holding):
     """Cross-entropy over what arrives, and a quadratic penalty weighted by Fisher information.
 
     Deviations: one penalty about the last weights (Huszár), not one for each lesson; importance is
@@ -42,8 +42,6 @@ class EWC(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
-    measures: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 50.0
     decay: float = 1.0
     labels: Labels = "sampled"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from retain.train.growing import Growing
 from retain.train.importance import gathered
 from retain.train.lessons import Lesson, Phase, Phases
-from retain.train.methods.rehearsing import Rehearsing
+from retain.train.methods.rehearsing import Holding
 from retain.train.needs import Later
 from retain.train.paths import penalty, refuse_adapters
 from retain.train.terms import CrossEntropy, Term
@@ -25,7 +25,7 @@ torch = Later("torch", "training a network")
 
 @final
 @dataclass(frozen=True, slots=True)
-class MAS(Rehearsing):
+class MAS(Holding):
     """Cross-entropy over what arrives, and λ·Σ Ω (θ − θ*)² (equation 3).
 
     Ω is the mean over pictures of |∂‖F(x)‖²/∂θ| (equation 2 and §4.1, global version), picture by
@@ -40,8 +40,6 @@ class MAS(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
-    measures: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 0.1
     decay: float = 1.0
     pictures: int | None = None

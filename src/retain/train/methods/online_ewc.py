@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from retain.train.growing import Growing
 from retain.train.importance import Labels
 from retain.train.lessons import Lesson, Phases
 from retain.train.methods.ewc import EWC
-from retain.train.methods.rehearsing import Rehearsing
+from retain.train.methods.rehearsing import Holding
 
 __all__ = ["OnlineEWC"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class OnlineEWC(Rehearsing):
+class OnlineEWC(Holding):
     """`EWC` with one Fisher information, of which γ is left after each lesson.
 
     Deviation: the information of a lesson is not brought to a common scale before it is added.
@@ -33,8 +33,6 @@ class OnlineEWC(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
-    measures: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 50.0
     decay: float = 0.95
     labels: Labels = "sampled"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from retain.train.data import Data
 from retain.train.lessons import Keeps, Lesson, Method
 from retain.train.plan import Plan
 
-__all__ = ["Rehearsing"]
+__all__ = ["Holding", "Rehearsing"]
 
 
 class Rehearsing(Method, ABC):
@@ -41,6 +41,16 @@ class Rehearsing(Method, ABC):
             return lesson.rehearsed, lesson.model.classes, Plan()
         among = lesson.competing(lesson.fresh)
         return lesson.fresh, among, lesson.sealed(Plan())
+
+
+class Holding(Rehearsing, ABC):
+    """One that measures how much each weight matters, and holds those that do.
+
+    How firmly, and whether there are exemplars, has no part in what is measured.
+    """
+
+    measures: ClassVar[bool] = True
+    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
 
     def held(self, lesson: Lesson, importance: Mapping[str, Any]) -> Mapping[str, Any]:
         """Of importances by the names of weights, those that a penalty is to hold."""

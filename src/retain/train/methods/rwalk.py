@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from retain.train.checkpoints import prefixed, unprefixed
 from retain.train.growing import Growing
 from retain.train.lessons import Lesson, Phase, Phases
-from retain.train.methods.rehearsing import Rehearsing
+from retain.train.methods.rehearsing import Holding
 from retain.train.needs import Later
 from retain.train.paths import PathIntegral, RiemannianWalk, penalty
 from retain.train.terms import CrossEntropy
@@ -25,7 +25,7 @@ torch = Later("torch", "training a network")
 
 @final
 @dataclass(frozen=True, slots=True)
-class RWalk(Rehearsing):
+class RWalk(Holding):
     """Cross-entropy over what arrives, and λ·Σ (F + s) (θ − θ*)² (equation 8).
 
     F is the running Fisher information (equation 10), s the scores (equations 6 and 7), the mean of
@@ -45,8 +45,6 @@ class RWalk(Rehearsing):
         exemplars: see `Rehearsing`; §4.2 has them.
     """
 
-    measures: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 1.0
     every: int = 50
     decay: float = 0.9

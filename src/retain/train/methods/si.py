@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from retain.train.growing import Growing
 from retain.train.lessons import Lesson, Phase, Phases
-from retain.train.methods.rehearsing import Rehearsing
+from retain.train.methods.rehearsing import Holding
 from retain.train.paths import PathIntegral, penalty
 from retain.train.terms import CrossEntropy
 from retain.typed import ABOVE_0, FROM_0, checked
@@ -21,7 +21,7 @@ __all__ = ["SI"]
 
 @final
 @dataclass(frozen=True, slots=True)
-class SI(Rehearsing):
+class SI(Holding):
     """Cross-entropy over what arrives, and c·Σ Ω (θ − θ*)² (equation 4).
 
     Ω adds up ω/(Δ² + ξ) of each lesson (equation 5): ω is the path integral of the task's gradient,
@@ -35,8 +35,6 @@ class SI(Rehearsing):
         exemplars: see `Rehearsing`.
     """
 
-    measures: ClassVar[bool] = True
-    free: ClassVar[frozenset[str]] = frozenset({"strength", "exemplars"})
     strength: float = 0.1
     damping: float = 0.1
     exemplars: bool = False
